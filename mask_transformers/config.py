@@ -1,0 +1,134 @@
+"""Every config key that mask_transformers adds to Detectron2's, one comment each.
+
+The config reference (docs/config.md) is generated from the comments in this file: the comment
+lines directly above a key describe it.
+"""
+
+from detectron2.config import CfgNode as CN
+
+
+def add_mask_transformer_config(cfg: CN) -> None:
+    """Add the keys of this package to ``cfg`` in place; a second call changes nothing."""
+    if "MASK_TRANSFORMER" in cfg.MODEL:
+        return
+    _add_model_keys(cfg)
+    _add_backbone_keys(cfg)
+    _add_input_keys(cfg)
+    _add_solver_keys(cfg)
+
+
+def _add_model_keys(cfg: CN) -> None:
+    # Root of the keys of all mask transformers.
+    cfg.MODEL.MASK_TRANSFORMER = CN()
+    node = cfg.MODEL.MASK_TRANSFORMER
+    # Number of classes K that the class head tells apart, without no-object.
+    node.NUM_CLASSES = 133
+    # Number of queries Q: an upper bound on the segments found in one image.
+    node.QUERIES = 100
+    # Width C of the queries and of the pixel decoder.
+    node.HIDDEN_DIM = 256
+    # Width of the mask embeddings and of the mask features they are multiplied with.
+    node.MASK_DIM = 256
+    # Images are padded (right and bottom) to a multiple of this many pixels; 0 pads only to the
+    # largest image of the batch.
+    node.SIZE_DIVISIBILITY = 32
+
+    # Keys of the pixel decoder.
+    node.PIXEL_DECODER = CN()
+    # Registered name of the pixel decoder.
+    node.PIXEL_DECODER.NAME = "DeformablePixelDecoder"
+    # Backbone features read by the pixel decoder, fine to coarse; the finest one only enters the
+    # mask features, the others are the levels of the transformer.
+    node.PIXEL_DECODER.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    # Number of transformer encoder layers.
+    node.PIXEL_DECODER.LAYERS = 6
+    # Attention heads.
+    node.PIXEL_DECODER.HEADS = 8
+    # Sampling points per head and level of deformable attention.
+    node.PIXEL_DECODER.POINTS = 4
+    # Width of the feed-forward network of the encoder layers.
+    node.PIXEL_DECODER.FFN_DIM = 1024
+
+    # Keys of the transformer decoder.
+    node.TRANSFORMER_DECODER = CN()
+    # Registered name of the transformer decoder.
+    node.TRANSFORMER_DECODER.NAME = "MaskedAttentionDecoder"
+    # Number of decoder layers: 9 is nine layers.
+    node.TRANSFORMER_DECODER.LAYERS = 9
+    # Attention heads.
+    node.TRANSFORMER_DECODER.HEADS = 8
+    # Width of the feed-forward network of the decoder layers.
+    node.TRANSFORMER_DECODER.FFN_DIM = 2048
+
+    # Keys of matching and losses.
+    node.LOSS = CN()
+    # Weight of the class term, in the matching cost and in the loss.
+    node.LOSS.CLASS_WEIGHT = 2.0
+    # Weight of the per-pixel mask term (binary cross entropy), in the cost and in the loss.
+    node.LOSS.MASK_WEIGHT = 5.0
+    # Weight of the dice term, in the cost and in the loss.
+    node.LOSS.DICE_WEIGHT = 5.0
+    # Weight of no-object in the class cross entropy.
+    node.LOSS.NO_OBJECT_WEIGHT = 0.1
+    # Number of points P at which masks are compared.
+    node.LOSS.POINTS = 12544
+    # Points drawn per point kept, for importance sampling.
+    node.LOSS.OVERSAMPLE_RATIO = 3.0
+    # Share of the points that are the most uncertain ones; the rest is uniformly random.
+    node.LOSS.IMPORTANCE_RATIO = 0.75
+    # Whether every decoder layer is supervised, not only the last one.
+    node.LOSS.DEEP_SUPERVISION = True
+
+    # Keys of inference.
+    node.TEST = CN()
+    # Results to compute: any of "panoptic", "instance", "semantic".
+    node.TEST.TASKS = ["panoptic"]
+    # Panoptic: queries whose class score is not above this are dropped.
+    node.TEST.OBJECT_MASK_THRESHOLD = 0.8
+    # Panoptic: segments that keep less than this share of their mask are dropped.
+    node.TEST.OVERLAP_THRESHOLD = 0.8
+
+
+def _add_backbone_keys(cfg: CN) -> None:
+    # Keys of the backbone "build_timm_backbone".
+    cfg.MODEL.TIMM = CN()
+    # Name of a timm model that supports features_only.
+    cfg.MODEL.TIMM.NAME = "tf_efficientnet_lite0"
+    # Initial weights: "" for random ones, "imagenet" for those that come with a package of the
+    # index or else timm's own download, or the path of a state dict.
+    cfg.MODEL.TIMM.WEIGHTS = ""
+    # Names of the features handed on, of "res2" (stride 4), "res3", ... : "resN" has stride 2^N.
+    cfg.MODEL.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # Batch norms: "BN" trains them, "FrozenBN" keeps statistics and affine parameters.
+    cfg.MODEL.TIMM.NORM = "BN"
+
+
+def _add_input_keys(cfg: CN) -> None:
+    # Annotations read for training: "panoptic", "instance" or "semantic".
+    cfg.INPUT.ANNOTATIONS = "panoptic"
+    # Large-scale jittering: resize by a random scale, crop or leave smaller.
+    cfg.INPUT.LSJ = CN()
+    # Use large-scale jittering in place of INPUT.MIN_SIZE_TRAIN and INPUT.CROP.
+    cfg.INPUT.LSJ.ENABLED = False
+    # Side, in pixels, of the square that is jittered around and cropped to.
+    cfg.INPUT.LSJ.IMAGE_SIZE = 1024
+    # Smallest random scale.
+    cfg.INPUT.LSJ.MIN_SCALE = 0.1
+    # Largest random scale.
+    cfg.INPUT.LSJ.MAX_SCALE = 2.0
+    # Colour jitter in brightness, contrast, saturation and hue (semantic recipe).
+    cfg.INPUT.COLOR_JITTER = False
+    # Random flips are INPUT.RANDOM_FLIP; this adds a second, vertical one and quarter turns, for
+    # images without an up (microscopy, aerial).
+    cfg.INPUT.RANDOM_ROTATE90 = False
+
+
+def _add_solver_keys(cfg: CN) -> None:
+    # Optimizer: "AdamW" or "SGD".
+    cfg.SOLVER.OPTIMIZER = "AdamW"
+    # Learning rate of the backbone relative to SOLVER.BASE_LR.
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
+    # Weight decay of embeddings (learned queries, levels, positions).
+    cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
+    # Exponent of the schedule "WarmupPolyLR".
+    cfg.SOLVER.POLY_POWER = 0.9
