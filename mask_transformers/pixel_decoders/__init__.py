@@ -1,0 +1,5 @@
+"""Pixel decoders: backbone features to mask features and transformer levels."""
+
+from .deformable import DeformablePixelDecoder
+
+__all__ = ["DeformablePixelDecoder"]

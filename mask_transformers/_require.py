@@ -1,0 +1,2 @@
+def require_detectron2() -> None:
+    import detectron2  # noqa: F401

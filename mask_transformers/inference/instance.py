@@ -1,0 +1,43 @@
+"""Instance inference of Mask2Former (supplement): top-k over query × class."""
+
+import torch
+from detectron2.structures import BitMasks, Instances
+
+
+def top_instances(class_logits: torch.Tensor, count: int) -> tuple[torch.Tensor, ...]:
+    """The ``count`` best (score, query, class) of (Q, K+1), each (count,), best first."""
+    scores = class_logits.softmax(-1)[:, :-1]
+    top = scores.flatten().topk(min(count, scores.numel()))
+    classes = scores.shape[1]
+    query = torch.div(top.indices, classes, rounding_mode="floor")
+    return top.values, query, top.indices % classes
+
+
+def instance_inference(
+    class_logits: torch.Tensor,
+    mask_logits: torch.Tensor,
+    count: int = 100,
+    classes: set[int] | None = None,
+) -> Instances:
+    """Instances of one image, best class first.
+
+    class_logits (Q, K+1); mask_logits (Q, H, W); ``count`` pairs of query and class are looked
+    at; with ``classes``, only pairs of these classes (the things) are kept. The score is the
+    class probability times the mean foreground probability of the mask. Fields: pred_masks
+    (n, H, W) bool, scores, pred_classes, pred_boxes (the tight boxes).
+    """
+    scores, query, label = top_instances(class_logits, count)
+    if classes is not None:
+        kept = torch.isin(label, torch.tensor(sorted(classes), device=label.device))
+        scores, query, label = scores[kept], query[kept], label[kept]
+    used, position = query.unique(return_inverse=True)
+    logits = mask_logits[used]
+    masks = logits > 0
+    inside = masks.flatten(1).float()
+    quality = (logits.sigmoid().flatten(1) * inside).sum(1) / (inside.sum(1) + 1e-6)
+    result = Instances((mask_logits.shape[1], mask_logits.shape[2]))
+    result.pred_masks = masks[position]
+    result.pred_boxes = BitMasks(masks).get_bounding_boxes()[position]
+    result.scores = scores * quality[position]
+    result.pred_classes = label
+    return result

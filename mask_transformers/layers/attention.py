@@ -1,0 +1,49 @@
+"""Multi-head attention, batch first, on PyTorch's fused kernel."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention with one packed projection of query, key and value.
+
+    The parameters have the names and the layout of ``nn.MultiheadAttention``, so that published
+    weights need no conversion. A boolean mask is shared by all heads and is never repeated.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"attention width {dim} is not a multiple of {heads} heads")
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.xavier_uniform_(self.out_proj.weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attend: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Attend from ``query`` (N, Q, C) to ``key`` and ``value`` (N, L, C).
+
+        ``attend`` (N, Q, L) is True where a query may look. Returns (N, Q, C).
+        """
+        weights = self.in_proj_weight.chunk(3)
+        biases = self.in_proj_bias.chunk(3)
+        q, k, v = (
+            self._split_heads(F.linear(x, w, b))  # (N, heads, L, C / heads)
+            for x, w, b in zip((query, key, value), weights, biases, strict=True)
+        )
+        mask = None if attend is None else attend[:, None]  # (N, 1, Q, L)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+    def _split_heads(self, x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

@@ -1,0 +1,156 @@
+"""Matched losses of Mask2Former (section 3.3 and supplement): class, mask, dice, on points.
+
+Mask logits are linear in the pixel features, so matching samples features instead of masks, and
+only matched queries ever get a mask.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from detectron2.utils import comm
+from torch import nn
+
+from ..matching.costs import bce_cost, class_cost, dice_cost
+from ..matching.hungarian import hungarian_match
+from ..structures import Targets
+from .masks import bce_loss, dice_loss
+from .points import random_points, sample_at, uncertain_points
+
+Match = tuple[torch.Tensor, torch.Tensor]  # query indices (n,), target indices (n,)
+
+
+class PointSetCriterion(nn.Module):
+    """Weighted losses ``loss_ce``, ``loss_mask``, ``loss_dice``; auxiliary layers add ``_i``."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        class_weight: float = 2.0,
+        mask_weight: float = 5.0,
+        dice_weight: float = 5.0,
+        no_object_weight: float = 0.1,
+        points: int = 12544,
+        oversample_ratio: float = 3.0,
+        importance_ratio: float = 0.75,
+    ) -> None:
+        """``points`` P are compared in each mask; the defaults are the paper's."""
+        super().__init__()
+        self.weights = {"ce": class_weight, "mask": mask_weight, "dice": dice_weight}
+        self.points = points
+        self.oversample_ratio = oversample_ratio
+        self.importance_ratio = importance_ratio
+        balance = torch.ones(num_classes + 1)
+        balance[-1] = no_object_weight
+        self.register_buffer("class_balance", balance, persistent=False)
+
+    def forward(
+        self,
+        predictions: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        mask_features: torch.Tensor,
+        targets: Sequence[Targets],
+    ) -> dict[str, torch.Tensor]:
+        """Losses of every layer.
+
+        predictions: per layer, the last one last, class logits (N, Q, K+1) and embeddings
+        (N, Q, C); mask_features (N, C, h, w); targets: one per image, masks of one size (H, W).
+        """
+        truth = [t.masks.to(mask_features.dtype) for t in targets]  # (n, H, W)
+        matches = self.match(predictions, mask_features, targets, truth)
+        normaliser = _mean_over_processes(sum(len(t.labels) for t in targets), mask_features)
+        losses = {}
+        for layer, ((logits, embeds), pairs) in enumerate(zip(predictions, matches, strict=True)):
+            values = self._mask_losses(embeds, mask_features, truth, pairs)
+            values = {name: value / normaliser for name, value in values.items()}
+            values["ce"] = self._class_loss(logits, targets, pairs)
+            suffix = "" if layer == len(predictions) - 1 else f"_{layer}"
+            for name, value in values.items():
+                losses[f"loss_{name}{suffix}"] = self.weights[name] * value
+        return losses
+
+    @torch.no_grad()
+    def match(
+        self,
+        predictions: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        mask_features: torch.Tensor,
+        targets: Sequence[Targets],
+        truth: Sequence[torch.Tensor],
+    ) -> list[list[Match]]:
+        """Pairs per layer and image, by costs on P random points that all masks share."""
+        by_image = [
+            self._match_image(
+                [(c[i], e[i]) for c, e in predictions], mask_features[i], targets[i], truth[i]
+            )
+            for i in range(len(targets))
+        ]
+        return [list(layer) for layer in zip(*by_image, strict=True)]
+
+    def _match_image(self, predictions, features, targets, truth) -> list[Match]:
+        if not len(truth):
+            nothing = torch.zeros(0, dtype=torch.long, device=features.device)
+            return [(nothing, nothing)] * len(predictions)
+        points = self.matching_points(features.device)
+        sampled = sample_at(features[None], points)[0].float()  # (C, P)
+        wanted = sample_at(truth.unsqueeze(0), points)[0].float()  # (n, P)
+        pairs = []
+        for logits, embedding in predictions:
+            masks = embedding.float() @ sampled  # (Q, P)
+            cost = (
+                self.weights["ce"] * class_cost(logits.float(), targets.labels)
+                + self.weights["mask"] * bce_cost(masks, wanted)
+                + self.weights["dice"] * dice_cost(masks, wanted)
+            )
+            pairs.append(hungarian_match(cost, targets.name))
+        return pairs
+
+    def matching_points(self, device: torch.device) -> torch.Tensor:
+        """Uniform points (1, P, 2), drawn once per image and shared by its masks and layers."""
+        return random_points(1, self.points, device)
+
+    def loss_points(self, masks: torch.Tensor) -> torch.Tensor:
+        """Importance-sampled points (M, P, 2) of matched masks (M, h, w)."""
+        return uncertain_points(masks, self.points, self.oversample_ratio, self.importance_ratio)
+
+    def _class_loss(self, logits, targets: Sequence[Targets], pairs: list[Match]) -> torch.Tensor:
+        classes = logits.new_full(logits.shape[:2], logits.shape[-1] - 1, dtype=torch.long)
+        for image, (queries, chosen) in enumerate(pairs):
+            classes[image, queries] = targets[image].labels[chosen]
+        return F.cross_entropy(logits.flatten(0, 1).float(), classes.flatten(), self.class_balance)
+
+    def _mask_losses(self, embeds, features, truth, pairs: list[Match]) -> dict[str, torch.Tensor]:
+        if not any(len(queries) for queries, _ in pairs):
+            # Zero, but part of the graph: every process must reach every parameter.
+            nothing = embeds.sum() * 0 + features.sum() * 0
+            return {"mask": nothing, "dice": nothing}
+        masks = torch.cat(
+            [
+                torch.einsum("nc,chw->nhw", embeds[image, queries], features[image])
+                for image, (queries, _) in enumerate(pairs)
+            ]
+        ).float()
+        points = self.loss_points(masks.detach())  # (M, P, 2)
+        logits = sample_at(masks.unsqueeze(1), points).squeeze(1)  # (M, P)
+        wanted = _sample_truth(truth, pairs, points)
+        return {
+            "mask": bce_loss(logits, wanted).sum(),
+            "dice": dice_loss(logits, wanted).sum(),
+        }
+
+
+@torch.no_grad()
+def _sample_truth(truth, pairs: list[Match], points: torch.Tensor) -> torch.Tensor:
+    parts = points.split([len(queries) for queries, _ in pairs])
+    sampled = [
+        sample_at(masks[chosen].unsqueeze(1), part.to(masks.dtype)).squeeze(1)
+        for masks, (_, chosen), part in zip(truth, pairs, parts, strict=True)
+        if len(chosen)
+    ]
+    return torch.cat(sampled).float()
+
+
+def _mean_over_processes(count: int, like: torch.Tensor) -> float:
+    total = torch.tensor([float(count)], device=like.device)
+    if comm.get_world_size() > 1:
+        torch.distributed.all_reduce(total)
+    return max(total.item() / comm.get_world_size(), 1.0)

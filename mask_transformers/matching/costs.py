@@ -1,0 +1,24 @@
+"""Terms of the matching cost between Q queries and n targets."""
+
+import torch
+import torch.nn.functional as F
+
+
+def class_cost(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Negative probability of the target's class: (Q, K+1) and (n,) to (Q, n)."""
+    return -logits.softmax(-1)[:, labels]
+
+
+def bce_cost(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean binary cross entropy of all pairs: (Q, P) and (n, P) to (Q, n).
+
+    BCE(x, t) = softplus(x) - x·t, so that only the product is taken pair by pair.
+    """
+    return (F.softplus(logits).sum(1, keepdim=True) - logits @ targets.T) / logits.shape[1]
+
+
+def dice_cost(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Dice loss of all pairs: (Q, P) and (n, P) to (Q, n)."""
+    probability = logits.sigmoid()
+    size = probability.sum(1, keepdim=True) + targets.sum(1)
+    return 1 - (2 * probability @ targets.T + 1) / (size + 1)
