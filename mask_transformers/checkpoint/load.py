@@ -1,0 +1,103 @@
+"""Loading weights: strictly, with a report, and without touching the model on failure."""
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.utils.file_io import PathManager
+from torch import nn
+
+from .name_maps import native_name, to_native_names
+
+
+@dataclass
+class LoadReport:
+    """Names of tensors; ``mismatched`` has (name, shape in the file, shape in the model)."""
+
+    loaded: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: list[tuple[str, tuple, tuple]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.loaded)} tensors fit"]
+        lines += [f"missing from the checkpoint: {name}" for name in self.missing]
+        lines += [f"unknown to the model: {name}" for name in self.unexpected]
+        lines += [
+            f"shape of {name}: {found} in the checkpoint, {wanted} in the model"
+            for name, found, wanted in self.mismatched
+        ]
+        return "\n".join(lines)
+
+
+class CheckpointMismatchError(ValueError):
+    """Weights that do not cover the model; ``report`` says which tensors."""
+
+    def __init__(self, report: LoadReport) -> None:
+        super().__init__(f"the checkpoint does not fit the model:\n{report}")
+        self.report = report
+
+
+def load_official_state_dict(model: nn.Module, state_dict: Mapping) -> LoadReport:
+    """Load a state dict with official names (or ours) into ``model``.
+
+    Values are tensors or arrays. Returns the report, in official names where the checkpoint has
+    them. CheckpointMismatchError when a tensor of the model is missing or has another shape; the
+    model is unchanged then.
+    """
+    system = type(model).__name__
+    official = {native_name(system, name): name for name in state_dict}
+    native = {name: _as_tensor(value) for name, value in to_native_names(system, state_dict).items()}
+    report = _compare(native, model.state_dict(), official)
+    if report.missing or report.mismatched:
+        raise CheckpointMismatchError(report)
+    model.load_state_dict(native, strict=False)
+    return report
+
+
+def _compare(native: Mapping, wanted: Mapping, official: Mapping) -> LoadReport:
+    report = LoadReport(missing=[name for name in wanted if name not in native])
+    for name, tensor in native.items():
+        if name not in wanted:
+            report.unexpected.append(official[name])
+        elif tensor.shape != wanted[name].shape:
+            shapes = (tuple(tensor.shape), tuple(wanted[name].shape))
+            report.mismatched.append((official[name], *shapes))
+        else:
+            report.loaded.append(official[name])
+    return report
+
+
+def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
+    """The state dict in a ``.pth`` or ``.pkl`` file, bare or under ``model``.
+
+    ``path`` may be anything that Detectron2's path manager resolves. FileNotFoundError or
+    ValueError names the file that is missing or cannot be read.
+    """
+    local = Path(PathManager.get_local_path(str(path)))
+    if not local.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    try:
+        content = _unpickle(local) if local.suffix == ".pkl" else _torch_load(local)
+    except Exception as error:
+        raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
+    state = content.get("model", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not state:
+        raise ValueError(f"{path} holds no state dict, neither by itself nor under 'model'")
+    return {name: _as_tensor(value) for name, value in state.items()}
+
+
+def _torch_load(path: Path):
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _unpickle(path: Path):
+    with path.open("rb") as file:
+        return pickle.load(file, encoding="latin1")
+
+
+def _as_tensor(value) -> torch.Tensor:
+    return value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))

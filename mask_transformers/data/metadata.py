@@ -1,0 +1,31 @@
+"""What the model must know of its data set: the number of classes, and which are things."""
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+
+def metadata_of(cfg: CfgNode):
+    """Metadata of the first registered data set of DATASETS.TEST and TRAIN, or None."""
+    from .datasets.folder import register_folder_of
+
+    register_folder_of(cfg)
+    for name in [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]:
+        if name in DatasetCatalog:
+            return MetadataCatalog.get(name)
+    return None
+
+
+def class_count(metadata) -> int:
+    """Number of classes K, counted as the evaluators count them."""
+    if metadata.get("evaluator_type") == "sem_seg":
+        return len(metadata.get("stuff_classes", []))
+    things = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+    stuff = metadata.get("stuff_dataset_id_to_contiguous_id") or {}
+    return len(set(things.values()) | set(stuff.values()))
+
+
+def thing_classes_of(cfg: CfgNode) -> set[int] | None:
+    """Contiguous ids of the thing classes, or None where the data set does not say."""
+    metadata = metadata_of(cfg)
+    things = metadata.get("thing_dataset_id_to_contiguous_id") if metadata else None
+    return None if things is None else set(things.values())

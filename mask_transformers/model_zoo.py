@@ -1,0 +1,102 @@
+"""The zoo: one name, one config file, and the published checkpoint where there is one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
+from torch import nn
+
+from .checkpoint.load import load_official_state_dict, read_state_dict
+from .checkpoint.published import fetch
+from .config import add_mask_transformer_config
+
+
+@dataclass(frozen=True)
+class Published:
+    """A released file of the original authors and the score that they report for it."""
+
+    url: str
+    metric: str
+    score: float
+
+
+_MASK2FORMER = "https://dl.fbaipublicfiles.com/maskformer/mask2former/"
+
+PUBLISHED = {
+    "mask2former_R50_coco_panoptic": Published(
+        _MASK2FORMER + "coco/panoptic/maskformer2_R50_bs16_50ep/model_final_94dc52.pkl", "PQ", 51.9
+    ),
+    "mask2former_R101_coco_panoptic": Published(
+        _MASK2FORMER + "coco/panoptic/maskformer2_R101_bs16_50ep/model_final_b807bd.pkl", "PQ", 52.6
+    ),
+    "mask2former_R50_coco_instance": Published(
+        _MASK2FORMER + "coco/instance/maskformer2_R50_bs16_50ep/model_final_3c8ec9.pkl", "AP", 43.7
+    ),
+    "mask2former_R101_coco_instance": Published(
+        _MASK2FORMER + "coco/instance/maskformer2_R101_bs16_50ep/model_final_eba159.pkl",
+        "AP",
+        44.2,
+    ),
+    "mask2former_R50_ade20k_semantic": Published(
+        _MASK2FORMER + "ade20k/semantic/maskformer2_R50_bs16_160k/model_final_500878.pkl",
+        "mIoU",
+        47.2,
+    ),
+}
+
+
+def config_folder() -> Path:
+    """The folder of the config files, in a checkout or in an installed package."""
+    package = Path(__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def _config_files() -> dict[str, Path]:
+    files = config_folder().glob("*/*.yaml")
+    return {file.stem: file for file in files if not file.stem.startswith("Base-")}
+
+
+def names() -> list[str]:
+    """All names of the zoo, sorted."""
+    return sorted(_config_files())
+
+
+def config_file(name: str) -> Path:
+    """The config file of ``name``; KeyError lists the known names."""
+    files = _config_files()
+    if name not in files:
+        raise KeyError(f"no model is called {name!r}; known names: {', '.join(sorted(files))}")
+    return files[name]
+
+
+def get_config(name: str) -> CfgNode:
+    """The full config of ``name``, with the keys of this package."""
+    cfg = get_cfg()
+    add_mask_transformer_config(cfg)
+    cfg.merge_from_file(str(config_file(name)))
+    return cfg
+
+
+def build(name: str, weights: str | Path | None = None, device: str = "cpu") -> nn.Module:
+    """The model ``name`` in evaluation mode on ``device``.
+
+    ``weights``: None for random ones (but those of the backbone, where the config has a file in
+    the installation), "published" for the authors' checkpoint, or the path of a checkpoint with
+    official names or ours. KeyError when nothing is published for ``name``.
+    """
+    cfg = get_config(name)
+    cfg.MODEL.DEVICE = device
+    model = build_model(cfg)
+    if weights is not None:
+        load_official_state_dict(model, read_state_dict(_weight_file(name, weights)))
+    return model.eval()
+
+
+def _weight_file(name: str, weights: str | Path) -> str | Path:
+    if weights != "published":
+        return weights
+    if name not in PUBLISHED:
+        raise KeyError(f"no published weights for {name!r}; there are some for {list(PUBLISHED)}")
+    return fetch(PUBLISHED[name].url)
