@@ -132,3 +132,7 @@ def _add_solver_keys(cfg: CN) -> None:
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
     # Exponent of the schedule "WarmupPolyLR".
     cfg.SOLVER.POLY_POWER = 0.9
+    # Time budget of the training loop in minutes; 0 means none. The schedule then follows the time
+    # that has passed (or the iterations, where they are ahead), training stops when it is over,
+    # and the final checkpoint and evaluation come on top.
+    cfg.SOLVER.MAX_MINUTES = 0.0

@@ -1,52 +1,83 @@
 """Refuses contradictory config values when a model is built, naming the key."""
 
+import math
+
 from detectron2.config import CfgNode
 
 from .data.metadata import class_count, metadata_of
 
+ROOT = "MODEL.MASK_TRANSFORMER"
 TASKS = ("panoptic", "instance", "semantic")
+
+# Key under MODEL.MASK_TRANSFORMER → smallest and largest possible value.
+BOUNDS: dict[str, tuple[float, float]] = {
+    "NUM_CLASSES": (1, math.inf),
+    "QUERIES": (1, math.inf),
+    "HIDDEN_DIM": (1, math.inf),
+    "MASK_DIM": (1, math.inf),
+    "SIZE_DIVISIBILITY": (0, math.inf),
+    "PIXEL_DECODER.LAYERS": (1, math.inf),
+    "PIXEL_DECODER.HEADS": (1, math.inf),
+    "PIXEL_DECODER.POINTS": (1, math.inf),
+    "PIXEL_DECODER.FFN_DIM": (1, math.inf),
+    "TRANSFORMER_DECODER.LAYERS": (1, math.inf),
+    "TRANSFORMER_DECODER.HEADS": (1, math.inf),
+    "TRANSFORMER_DECODER.FFN_DIM": (1, math.inf),
+    "LOSS.CLASS_WEIGHT": (0, math.inf),
+    "LOSS.MASK_WEIGHT": (0, math.inf),
+    "LOSS.DICE_WEIGHT": (0, math.inf),
+    "LOSS.NO_OBJECT_WEIGHT": (0, math.inf),
+    "LOSS.POINTS": (1, math.inf),
+    "LOSS.OVERSAMPLE_RATIO": (1, math.inf),
+    "LOSS.IMPORTANCE_RATIO": (0, 1),
+    "TEST.OBJECT_MASK_THRESHOLD": (0, 1),
+    "TEST.OVERLAP_THRESHOLD": (0, 1),
+}
 
 
 def check_config(cfg: CfgNode) -> None:
     """ValueError names the key whose value is impossible, alone or beside another one."""
     node = cfg.MODEL.MASK_TRANSFORMER
-    _check_positive(cfg)
+    for key, (lowest, highest) in BOUNDS.items():
+        _check_bounds(key, _value(node, key), lowest, highest)
     _check_tasks(list(node.TEST.TASKS))
     for part in ("PIXEL_DECODER", "TRANSFORMER_DECODER"):
         _check_divides(node.HIDDEN_DIM, node[part].HEADS, part)
-    if not 0 <= node.LOSS.IMPORTANCE_RATIO <= 1:
-        raise ValueError(
-            "MODEL.MASK_TRANSFORMER.LOSS.IMPORTANCE_RATIO must be in [0, 1], not "
-            f"{node.LOSS.IMPORTANCE_RATIO}"
-        )
+    _check_pixels(list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD))
     _check_classes(cfg)
 
 
-def _check_positive(cfg: CfgNode) -> None:
-    node = cfg.MODEL.MASK_TRANSFORMER
-    keys = ["NUM_CLASSES", "QUERIES", "HIDDEN_DIM", "MASK_DIM", "LOSS.POINTS"]
-    keys += ["PIXEL_DECODER.HEADS", "PIXEL_DECODER.POINTS", "TRANSFORMER_DECODER.HEADS"]
-    for key in keys:
-        value = node
-        for name in key.split("."):
-            value = value[name]
-        if value < 1:
-            raise ValueError(f"MODEL.MASK_TRANSFORMER.{key} must be at least 1, not {value}")
+def _value(node: CfgNode, key: str) -> float:
+    *parents, last = key.split(".")
+    for name in parents:
+        node = node[name]
+    return node[last]
+
+
+def _check_bounds(key: str, value: float, lowest: float, highest: float) -> None:
+    if not lowest <= value <= highest:
+        wanted = f"in [{lowest}, {highest}]" if highest < math.inf else f"at least {lowest}"
+        raise ValueError(f"{ROOT}.{key} must be {wanted}, not {value}")
 
 
 def _check_tasks(tasks: list[str]) -> None:
     unknown = [task for task in tasks if task not in TASKS]
     if unknown or not tasks:
-        raise ValueError(
-            f"MODEL.MASK_TRANSFORMER.TEST.TASKS is {tasks}; choose one or more of {list(TASKS)}"
-        )
+        raise ValueError(f"{ROOT}.TEST.TASKS is {tasks}; choose one or more of {list(TASKS)}")
 
 
 def _check_divides(dim: int, heads: int, part: str) -> None:
     if dim % heads:
         raise ValueError(
-            f"MODEL.MASK_TRANSFORMER.HIDDEN_DIM {dim} is not a multiple of "
-            f"MODEL.MASK_TRANSFORMER.{part}.HEADS {heads}"
+            f"{ROOT}.HIDDEN_DIM {dim} is not a multiple of {ROOT}.{part}.HEADS {heads}"
+        )
+
+
+def _check_pixels(mean: list[float], std: list[float]) -> None:
+    if len(mean) != len(std) or min(std) <= 0:
+        raise ValueError(
+            "MODEL.PIXEL_STD must hold one positive number for each channel of MODEL.PIXEL_MEAN "
+            f"{mean}, not {std}"
         )
 
 
@@ -56,6 +87,5 @@ def _check_classes(cfg: CfgNode) -> None:
     wanted = cfg.MODEL.MASK_TRANSFORMER.NUM_CLASSES
     if known and known != wanted:
         raise ValueError(
-            f"MODEL.MASK_TRANSFORMER.NUM_CLASSES is {wanted}, but data set {metadata.name!r} has "
-            f"{known} classes"
+            f"{ROOT}.NUM_CLASSES is {wanted}, but data set {metadata.name!r} has {known} classes"
         )

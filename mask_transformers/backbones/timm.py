@@ -3,7 +3,7 @@
 import difflib
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -11,6 +11,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from timm.layers import freeze_batch_norm_2d
+from timm.models import FeatureInfo, PretrainedCfg
 from torch import nn
 from torch.nn import functional as F
 
@@ -57,7 +58,7 @@ class TimmBackbone(Backbone):
         load_timm_weights(self.body, name, weights)
         if norm == "FrozenBN":
             self.body = freeze_batch_norm_2d(self.body)
-        info = self.body.feature_info
+        info = _info(self.body)
         channels, strides = info.get("num_chs", indices), info.get("reduction", indices)
         # Fine to coarse, which is the order of the timm model's outputs.
         self._out_features = sorted(out_features, key=_level)
@@ -86,12 +87,12 @@ class TimmBackbone(Backbone):
     @property
     def pixel_mean(self) -> list[float]:
         """Value for MODEL.PIXEL_MEAN that suits the ImageNet weights (RGB, 0..255)."""
-        return [255 * value for value in timm.get_pretrained_cfg(self._name).mean]
+        return [255 * value for value in _pretrained(self._name).mean]
 
     @property
     def pixel_std(self) -> list[float]:
         """Value for MODEL.PIXEL_STD that suits the ImageNet weights (RGB, 0..255)."""
-        return [255 * value for value in timm.get_pretrained_cfg(self._name).std]
+        return [255 * value for value in _pretrained(self._name).std]
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Map images (N, 3, H, W) to features {name: (N, C, ceil(H / s), ceil(W / s))}."""
@@ -154,9 +155,9 @@ def _create(name: str, out_features: Sequence[str]) -> tuple[nn.Module, list[int
             f"MODEL.TIMM.NAME is {name!r}, unknown to timm {timm.__version__}; "
             f"close to it: {', '.join(close)}"
         )
-    info = _features_only(name).feature_info
+    info = _info(_features_only(name))
     # Of several features with one stride, the deepest.
-    available = {stride: index for index, stride in zip(info.out_indices, info.reduction())}
+    available = dict(zip(info.reduction(), info.out_indices, strict=True))
     levels = [2 ** _level(feature) for feature in out_features]
     if not levels or len(set(levels)) < len(levels) or not set(levels) <= set(available):
         names = [f"res{s.bit_length() - 1}" for s in available if s & (s - 1) == 0]
@@ -169,16 +170,25 @@ def _create(name: str, out_features: Sequence[str]) -> tuple[nn.Module, list[int
 
 
 def _features_only(name: str, out_indices: tuple[int, ...] | None = None) -> nn.Module:
-    kwargs = {} if out_indices is None else {"out_indices": out_indices}
-    options: list[dict[str, bool]] = [{}]
-    if timm.get_pretrained_cfg(name).fixed_input_size:
+    chosen: dict[str, Any] = {} if out_indices is None else {"out_indices": out_indices}
+    options: list[dict[str, Any]] = [{}]
+    if _pretrained(name).fixed_input_size:
         # What lifts the fixed size depends on the family: windowed models, plain transformers.
         options = [{"strict_img_size": False}, {"dynamic_img_size": True}, {}]
     for option in options:
         try:
-            return timm.create_model(name, features_only=True, **kwargs, **option)
-        except TypeError as error:
+            return timm.create_model(name, features_only=True, **chosen, **option)
+        except TypeError as error:  # an argument that the family does not know
             problem = error
-        except (RuntimeError, NotImplementedError) as error:
+        except (RuntimeError, NotImplementedError, AttributeError) as error:
             raise ValueError(f"MODEL.TIMM.NAME {name!r} has no features: {error}") from error
     raise ValueError(f"MODEL.TIMM.NAME {name!r} cannot be built: {problem}") from problem
+
+
+def _info(body: nn.Module) -> FeatureInfo:
+    return cast(FeatureInfo, body.feature_info)
+
+
+def _pretrained(name: str) -> PretrainedCfg:
+    """What timm knows about the pretrained weights, or its defaults."""
+    return timm.get_pretrained_cfg(name) or PretrainedCfg()

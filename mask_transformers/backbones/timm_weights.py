@@ -1,6 +1,7 @@
 """Initial weights of timm backbones: from an installed package, timm's download or a file."""
 
 import importlib
+import importlib.util
 import logging
 import pickle
 import re
@@ -33,10 +34,7 @@ def load_timm_weights(model: nn.Module, name: str, weights: str) -> None:
     """
     if not weights:
         return
-    if weights == "imagenet":
-        state = imagenet_state_dict(name)
-    else:
-        state = read_state_dict(weights)
+    state = imagenet_state_dict(name) if weights == "imagenet" else read_state_dict(weights)
     _fill(model, state, f"weights {weights!r} for the timm model {name}")
 
 
@@ -103,10 +101,11 @@ def _packaged_state_dict(name: str) -> dict[str, torch.Tensor]:
 
 
 def _fill(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
-    by_name = {_plain(name): (name, value) for name, value in state.items()}
+    by_name = {_plain(name): name for name in state}
     found, used, problems = {}, set(), []
     for name, own in model.state_dict().items():
-        given, value = by_name.get(_plain(name), (name, None))
+        given = name if name in state else by_name.get(_plain(name), name)
+        value = state.get(given)
         if value is None and name.endswith("num_batches_tracked"):
             value = own  # absent from older files, and without effect
         if value is None:

@@ -73,6 +73,8 @@ def resize_to_output(
     As in the official code the masks are brought to the padded size, cut to the image and then
     resized, all bilinearly; the order matters for the last digits.
     """
+    if not len(masks):  # which interpolate refuses
+        return masks.new_zeros(0, *output)
     masks = F.interpolate(masks[None], size=padded, mode="bilinear", align_corners=False)
     masks = masks[:, :, : image[0], : image[1]]
     if image != output:

@@ -95,9 +95,7 @@ class Mask2Former(MaskTransformer):
             self._infer(
                 record, class_logits[i], embeddings[i], pixels.mask_features[i], images, size
             )
-            for i, (record, size) in enumerate(
-                zip(batched_inputs, images.image_sizes, strict=True)
-            )
+            for i, (record, size) in enumerate(zip(batched_inputs, images.image_sizes, strict=True))
         ]
 
     def raw_outputs(self, images: torch.Tensor) -> dict:
@@ -113,9 +111,7 @@ class Mask2Former(MaskTransformer):
             "pred_logits": logits,
             "pred_masks": predict_masks(embeddings, pixels.mask_features),
             "mask_features": pixels.mask_features,
-            "aux_outputs": [
-                {"pred_logits": c, "mask_embeddings": e} for c, e in predictions[:-1]
-            ],
+            "aux_outputs": [{"pred_logits": c, "mask_embeddings": e} for c, e in predictions[:-1]],
         }
 
     def _network(

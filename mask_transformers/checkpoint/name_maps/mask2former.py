@@ -10,7 +10,10 @@ _LAYER = r"transformer_decoder.layers.\1."
 
 RULES: list[tuple[str, str | None]] = [
     (r"criterion\.empty_weight$", None),
-    (_QUERY + r"transformer_cross_attention_layers\.(\d+)\.multihead_attn\.", _LAYER + "cross_attn."),
+    (
+        _QUERY + r"transformer_cross_attention_layers\.(\d+)\.multihead_attn\.",
+        _LAYER + "cross_attn.",
+    ),
     (_QUERY + r"transformer_cross_attention_layers\.(\d+)\.norm\.", _LAYER + "cross_norm."),
     (_QUERY + r"transformer_self_attention_layers\.(\d+)\.self_attn\.", _LAYER + "self_attn."),
     (_QUERY + r"transformer_self_attention_layers\.(\d+)\.norm\.", _LAYER + "self_norm."),

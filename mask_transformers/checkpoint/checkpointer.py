@@ -1,0 +1,90 @@
+"""The checkpointer of training: nothing half-written, and errors that name the file."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+
+from .name_maps import to_native_names
+
+
+class MaskTransformerCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer with atomic files and strict reading.
+
+    A file appears under its name only when it is complete, so that an interrupted run can always
+    resume from the last checkpoint. Official names are translated before shapes are compared:
+    published weights of another number of classes load all but the class head.
+    """
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write ``{save_dir}/{name}.pth`` with the model, the checkpointables and ``kwargs``."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        path = Path(self.save_dir) / f"{name}.pth"
+        data = {"model": self.model.state_dict()}
+        data.update((key, part.state_dict()) for key, part in self.checkpointables.items())
+        data.update(kwargs)
+        self.logger.info(f"Saving checkpoint to {path}")
+        _write_atomically(path, lambda file: torch.save(data, file))
+        self.tag_last_checkpoint(path.name)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Let ``last_checkpoint`` name the file that a resumed run starts from."""
+        text = last_filename_basename.encode()
+        _write_atomically(Path(self.save_dir) / "last_checkpoint", lambda file: file.write(text))
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """As in Detectron2, but every failure names the file.
+
+        FileNotFoundError: it is missing. ValueError: it cannot be read, a part of it does not fit
+        (the optimizer's state, for example), or it holds no tensor of the model at all.
+        """
+        if not path:
+            return super().load(path, checkpointables)
+        local = self.path_manager.get_local_path(str(path).partition("?")[0])
+        if not os.path.isfile(local):
+            raise FileNotFoundError(f"there is no checkpoint {path}")
+        try:
+            return super().load(str(path), checkpointables)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"checkpoint {path} cannot be loaded: {reason}") from error
+        finally:
+            self._parsed_url_during_load = None  # Detectron2 leaves it set after a failure
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        content = super()._load_file(filename)
+        state = content.get("model")
+        if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
+            # A pickle with "model" but no "__author__", which Detectron2 takes for Caffe2's.
+            content = {"model": state["model"]}
+        if not isinstance(content["model"], Mapping):
+            raise ValueError("it holds no state dict under 'model'")
+        return content
+
+    def _load_model(self, checkpoint: dict[str, Any]):
+        system = type(self.model).__name__
+        checkpoint["model"] = to_native_names(system, checkpoint["model"])
+        before = set(self.model.state_dict())
+        incompatible = super()._load_model(checkpoint)
+        if not before.difference(incompatible.missing_keys):
+            found = ", ".join(list(incompatible.unexpected_keys)[:3]) or "nothing"
+            raise ValueError(f"no tensor of the model {system} is in it; it holds {found}, ...")
+        return incompatible
+
+
+def _write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Let ``write`` fill a temporary file, which then takes the place of ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
