@@ -13,6 +13,7 @@ def add_mask_transformer_config(cfg: CN) -> None:
         return
     _add_model_keys(cfg)
     _add_backbone_keys(cfg)
+    _add_dataset_keys(cfg)
     _add_input_keys(cfg)
     _add_solver_keys(cfg)
 
@@ -103,6 +104,14 @@ def _add_backbone_keys(cfg: CN) -> None:
     cfg.MODEL.TIMM.NORM = "BN"
 
 
+def _add_dataset_keys(cfg: CN) -> None:
+    # Folder of one's own data ("" for none), as set by --data; its data sets are registered again
+    # whenever the config is used.
+    cfg.DATASETS.FOLDER = ""
+    # What to take from DATASETS.FOLDER: "panoptic", "instance" or "semantic", or "" to find out.
+    cfg.DATASETS.FOLDER_TASK = ""
+
+
 def _add_input_keys(cfg: CN) -> None:
     # Annotations read for training: "panoptic", "instance" or "semantic".
     cfg.INPUT.ANNOTATIONS = "panoptic"
@@ -116,6 +125,9 @@ def _add_input_keys(cfg: CN) -> None:
     cfg.INPUT.LSJ.MIN_SCALE = 0.1
     # Largest random scale.
     cfg.INPUT.LSJ.MAX_SCALE = 2.0
+    # Crops in which one class covers more than this share of the labelled pixels are drawn again,
+    # up to ten times; below 1 only with INPUT.ANNOTATIONS "semantic".
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
     # Colour jitter in brightness, contrast, saturation and hue (semantic recipe).
     cfg.INPUT.COLOR_JITTER = False
     # Random flips are INPUT.RANDOM_FLIP; this adds a second, vertical one and quarter turns, for

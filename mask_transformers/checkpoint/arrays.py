@@ -12,7 +12,7 @@ _OLD = np.zeros(1).__reduce__()[0]
 _NEW = np.zeros(1).__reduce_ex__(5)[0]
 _SCALAR = np.float32(0).__reduce__()[0]
 
-_ALLOWED = {
+_ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,

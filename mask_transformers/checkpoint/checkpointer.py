@@ -1,13 +1,14 @@
 """The checkpointer of training: nothing half-written, and errors that name the file."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
+from ..output_files import write_atomically
 from .name_maps import to_native_names
 
 
@@ -28,13 +29,13 @@ class MaskTransformerCheckpointer(DetectionCheckpointer):
         data.update((key, part.state_dict()) for key, part in self.checkpointables.items())
         data.update(kwargs)
         self.logger.info(f"Saving checkpoint to {path}")
-        _write_atomically(path, lambda file: torch.save(data, file))
+        write_atomically(path, lambda file: torch.save(data, file))
         self.tag_last_checkpoint(path.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Let ``last_checkpoint`` name the file that a resumed run starts from."""
-        text = last_filename_basename.encode()
-        _write_atomically(Path(self.save_dir) / "last_checkpoint", lambda file: file.write(text))
+        path = Path(self.save_dir) / "last_checkpoint"
+        write_atomically(path, lambda file: file.write_text(last_filename_basename))
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """As in Detectron2, but every failure names the file.
@@ -74,17 +75,3 @@ class MaskTransformerCheckpointer(DetectionCheckpointer):
             found = ", ".join(list(incompatible.unexpected_keys)[:3]) or "nothing"
             raise ValueError(f"no tensor of the model {system} is in it; it holds {found}, ...")
         return incompatible
-
-
-def _write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Let ``write`` fill a temporary file, which then takes the place of ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

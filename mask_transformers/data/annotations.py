@@ -56,10 +56,11 @@ def read_semantic(
     table = np.full(257, -1, np.int16)  # class id in the file -> index in the label map
     table[:num_classes] = np.arange(num_classes)
     table[ignore_label] = VOID
-    if pixels.dtype != np.uint8:
+    if pixels.dtype == np.uint8:
+        index = table[pixels]
+    else:
         pixels = pixels.astype(np.int64)
-        pixels[(pixels < 0) | (pixels > 255)] = 256
-    index = table[pixels]
+        index = table[np.where((pixels < 0) | (pixels > 255), 256, pixels)]
     unknown = index < 0
     if unknown.any():
         raise ValueError(

@@ -118,8 +118,9 @@ class QuarterTurnTransform(Transform):
 
     def inverse(self) -> Transform:
         """The turns back."""
-        size = (self.width, self.height) if self.turns % 2 else (self.height, self.width)
-        return QuarterTurnTransform(*size, -self.turns)
+        if self.turns % 2:
+            return QuarterTurnTransform(self.width, self.height, -self.turns)
+        return QuarterTurnTransform(self.height, self.width, -self.turns)
 
 
 class RandomQuarterTurn(T.Augmentation):
@@ -127,7 +128,8 @@ class RandomQuarterTurn(T.Augmentation):
 
     def get_transform(self, image: np.ndarray) -> Transform:
         """The turn drawn for ``image`` (H, W, C)."""
-        return QuarterTurnTransform(*image.shape[:2], int(np.random.randint(4)))
+        height, width = image.shape[:2]
+        return QuarterTurnTransform(height, width, int(np.random.randint(4)))
 
 
 class ColorJitter(T.Augmentation):

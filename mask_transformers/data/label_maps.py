@@ -31,7 +31,9 @@ class LabelMapAnnotations:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Labels (n,) and masks (n, h, w) of the segments left in the augmented ``label_map``."""
         index = unpack(label_map)  # (h, w)
-        windows = find_objects(index + index.dtype.type(1), len(self.labels))  # uint8 void wraps to 0
+        windows = find_objects(
+            index + index.dtype.type(1), len(self.labels)
+        )  # uint8 void wraps to 0
         kept = [i for i, window in enumerate(windows) if window and self.labels[i] >= 0]
         masks = np.zeros((len(kept), *index.shape), dtype=bool)
         for mask, i in zip(masks, kept, strict=True):

@@ -112,7 +112,7 @@ def mask_boxes(masks: torch.Tensor) -> torch.Tensor:
     """Boxes (n, 4), x0 y0 x1 y1 with the far edge outside, of non-empty masks (n, h, w) bool."""
     edges = []
     for axis in (1, 2):  # the columns, then the rows that a mask touches
-        touched = masks.any(dim=axis).byte()  # (n, w) or (n, h)
+        touched = masks.view(torch.uint8).amax(dim=axis)  # (n, w) or (n, h)
         length = touched.shape[1]
         edges += [touched.argmax(dim=1), length - touched.flip(1).argmax(dim=1)]
     return torch.stack([edges[0], edges[2], edges[1], edges[3]], dim=1).float()

@@ -1,5 +1,7 @@
 """Learning-rate schedules: by iterations, or by the time of a fixed budget."""
 
+import math
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver import LRMultiplier, WarmupParamScheduler
@@ -27,7 +29,7 @@ class BudgetLR(LRMultiplier):
         warmup_factor: float = 0.0,
         warmup_method: str = "linear",
     ) -> None:
-        """``multiplier`` maps progress in [0, 1] to a factor of all rates, without warm-up."""
+        """``multiplier`` maps progress in [0, 1) to a factor of all rates, without warm-up."""
         if warmup_method not in _WARMUPS:
             raise ValueError(f"SOLVER.WARMUP_METHOD is {warmup_method!r}; known: {_WARMUPS}")
         self.budget_seconds = budget_seconds
@@ -47,7 +49,8 @@ class BudgetLR(LRMultiplier):
     def get_lr(self) -> list[float]:
         """Rates of the groups at the present iteration and time."""
         by_time = self.elapsed_seconds / self.budget_seconds
-        progress = min(max(self.last_epoch / self._max_iter, by_time), 1.0)
+        # Not all of fvcore's schedules are defined at 1.
+        progress = min(max(self.last_epoch / self._max_iter, by_time), math.nextafter(1.0, 0.0))
         factor = self._multiplier(progress) * self._warmup_factor()
         return [base * factor for base in self.base_lrs]
 

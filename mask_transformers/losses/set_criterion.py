@@ -79,12 +79,13 @@ class PointSetCriterion(nn.Module):
         if not self.deep_supervision:
             predictions = predictions[-1:]
         truth = [t.masks.to(mask_features.dtype) for t in targets]  # (n, H, W)
-        matches = self.match(predictions, mask_features, targets, truth)
+        features = mask_features.unbind()  # one gradient for the batch, not one per use
+        matches = self.match(predictions, features, targets, truth)
         normaliser = _mean_over_processes(sum(len(t.labels) for t in targets), mask_features)
+        mask_losses = self._mask_losses(predictions, features, truth, matches)
         losses = {}
-        for layer, ((logits, embeds), pairs) in enumerate(zip(predictions, matches, strict=True)):
-            values = self._mask_losses(embeds, mask_features, truth, pairs)
-            values = {name: value / normaliser for name, value in values.items()}
+        for layer, ((logits, _), pairs) in enumerate(zip(predictions, matches, strict=True)):
+            values = {name: value[layer] / normaliser for name, value in mask_losses.items()}
             values["ce"] = self._class_loss(logits, targets, pairs)
             suffix = "" if layer == len(predictions) - 1 else f"_{layer}"
             for name, value in values.items():
@@ -95,14 +96,14 @@ class PointSetCriterion(nn.Module):
     def match(
         self,
         predictions: Sequence[tuple[torch.Tensor, torch.Tensor]],
-        mask_features: torch.Tensor,
+        features: Sequence[torch.Tensor],
         targets: Sequence[Targets],
         truth: Sequence[torch.Tensor],
     ) -> list[list[Match]]:
         """Pairs per layer and image, by costs on P random points that all masks share."""
         by_image = [
             self._match_image(
-                [(c[i], e[i]) for c, e in predictions], mask_features[i], targets[i], truth[i]
+                [(c[i], e[i]) for c, e in predictions], features[i], targets[i], truth[i]
             )
             for i in range(len(targets))
         ]
@@ -140,35 +141,35 @@ class PointSetCriterion(nn.Module):
             classes[image, queries] = targets[image].labels[chosen]
         return F.cross_entropy(logits.flatten(0, 1).float(), classes.flatten(), self.class_balance)
 
-    def _mask_losses(self, embeds, features, truth, pairs: list[Match]) -> dict[str, torch.Tensor]:
-        if not any(len(queries) for queries, _ in pairs):
-            # Zero, but part of the graph: every process must reach every parameter.
-            nothing = embeds.sum() * 0 + features.sum() * 0
-            return {"mask": nothing, "dice": nothing}
-        masks = torch.cat(
-            [
-                torch.einsum("nc,chw->nhw", embeds[image, queries], features[image])
-                for image, (queries, _) in enumerate(pairs)
+    def _mask_losses(
+        self, predictions, features, truth, matches: list[list[Match]]
+    ) -> dict[str, torch.Tensor]:
+        """Sums over the matched masks of each layer, (layers,), computed for all layers at once."""
+        parts: dict[str, list[torch.Tensor]] = {"mask": [], "dice": []}
+        for image, pixels in enumerate(features):
+            pairs = [layer[image] for layer in matches]
+            embeds = [
+                embedding[image, queries]
+                for (_, embedding), (queries, _) in zip(predictions, pairs, strict=True)
             ]
-        ).float()
-        points = self.loss_points(masks.detach())  # (M, P, 2)
-        logits = sample_at(masks.unsqueeze(1), points).squeeze(1)  # (M, P)
-        wanted = _sample_truth(truth, pairs, points)
-        return {
-            "mask": bce_loss(logits, wanted).sum(),
-            "dice": dice_loss(logits, wanted).sum(),
-        }
+            # With no match a sum over nothing: zero, but part of the graph, as every process
+            # must reach every parameter.
+            masks = torch.einsum("nc,chw->nhw", torch.cat(embeds), pixels).float()
+            points = self.loss_points(masks.detach())  # (M, P, 2)
+            logits = sample_at(masks.unsqueeze(1), points).squeeze(1)  # (M, P)
+            chosen = torch.cat([targets for _, targets in pairs])
+            wanted = _sample_truth(truth[image], chosen, points)
+            shape = (len(predictions), -1)
+            parts["mask"].append(bce_loss(logits, wanted).view(shape).sum(1))
+            parts["dice"].append(dice_loss(logits, wanted).view(shape).sum(1))
+        return {name: torch.stack(values).sum(0) for name, values in parts.items()}
 
 
 @torch.no_grad()
-def _sample_truth(truth, pairs: list[Match], points: torch.Tensor) -> torch.Tensor:
-    parts = points.split([len(queries) for queries, _ in pairs])
-    sampled = [
-        sample_at(masks[chosen].unsqueeze(1), part.to(masks.dtype)).squeeze(1)
-        for masks, (_, chosen), part in zip(truth, pairs, parts, strict=True)
-        if len(chosen)
-    ]
-    return torch.cat(sampled).float()
+def _sample_truth(truth: torch.Tensor, chosen: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Masks ``chosen`` (M,) of ``truth`` (n, H, W) at ``points`` (M, P, 2): (M, P)."""
+    masks = truth[chosen].unsqueeze(1)
+    return sample_at(masks, points.to(masks.dtype)).squeeze(1).float()
 
 
 def _mean_over_processes(count: int, like: torch.Tensor) -> float:

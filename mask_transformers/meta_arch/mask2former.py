@@ -83,6 +83,8 @@ class Mask2Former(MaskTransformer):
         Inputs are Detectron2's: ``image`` (3, H, W) in 0..255, in training ``instances`` with
         ``gt_classes`` and ``gt_masks``, optionally the output size ``height`` and ``width``.
         Results: ``panoptic_seg`` (ids (H, W), segments), ``instances``, ``sem_seg`` (K, H, W).
+        Padding is seen like any pixel, as in the official code, so that an image batched with
+        larger ones gives other results than alone; with images of its own size it does not.
         """
         images = self.prepare_images(batched_inputs)
         pixels, predictions = self._network(images.tensor)

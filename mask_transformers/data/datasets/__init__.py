@@ -1,0 +1,17 @@
+"""Data sets: Detectron2's built-in names, one's own data, and the embedded shapes."""
+
+import detectron2.data  # noqa: F401  (registers the built-in names)
+
+from . import shapes  # noqa: F401  (registers the embedded data set)
+from .custom import register_instances, register_panoptic, register_semantic
+from .folder import register_folder_of, use_folder
+from .segment_counts import suggest_queries
+
+__all__ = [
+    "register_folder_of",
+    "register_instances",
+    "register_panoptic",
+    "register_semantic",
+    "suggest_queries",
+    "use_folder",
+]

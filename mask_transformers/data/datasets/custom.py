@@ -1,0 +1,166 @@
+"""Registering one's own data as Detectron2 data sets, one call per format.
+
+Folders and json files are checked at once, the image files when the records are first loaded.
+Registering a name again with the same arguments changes nothing; with others it is an error.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.colormap import colormap
+
+from .coco_json import read_instances_json, read_panoptic_json, sorted_categories
+from .records import instance_records, panoptic_records, semantic_records
+
+StrPath = str | os.PathLike[str]
+
+# Arguments of every data set registered here, by name.
+_registered: dict[str, tuple] = {}
+
+
+def register_panoptic(
+    name: str, json_file: StrPath, png_root: StrPath, image_root: StrPath
+) -> None:
+    """Register images with a COCO panoptic json and its folder of PNGs.
+
+    Contiguous class ids are things first, then stuff, each by category id.
+
+    Raises:
+        FileNotFoundError: the json or a folder is missing.
+        ValueError: the json is not valid, or ``name`` is taken.
+    """
+    json_path, pngs, images = map(_absolute, (json_file, png_root, image_root))
+    arguments = ("panoptic", json_path, pngs, images)
+    if _is_registered(name, arguments):
+        return
+    content = read_panoptic_json(json_path)
+    _require_folders(pngs, images)
+    metadata = _panoptic_metadata(sorted_categories(content)) | {
+        "panoptic_json": str(json_path),
+        "panoptic_root": str(pngs),
+        "image_root": str(images),
+        "json_file": None,
+        "evaluator_type": "coco_panoptic_seg",
+        "ignore_label": 255,
+        "label_divisor": 1000,
+    }
+    _register(name, arguments, lambda: panoptic_records(json_path, pngs, images), metadata)
+
+
+def register_instances(name: str, json_file: StrPath, image_root: StrPath) -> None:
+    """Register images with a COCO instance json; raises as :func:`register_panoptic`.
+
+    Contiguous class ids are in the order of the category ids.
+    """
+    json_path, images = _absolute(json_file), _absolute(image_root)
+    arguments = ("instance", json_path, images)
+    if _is_registered(name, arguments):
+        return
+    content = read_instances_json(json_path)
+    _require_folders(images)
+    categories = sorted(content["categories"], key=lambda category: category["id"])
+    metadata = {
+        "thing_classes": [category["name"] for category in categories],
+        "thing_colors": _colors(categories),
+        "thing_dataset_id_to_contiguous_id": {c["id"]: i for i, c in enumerate(categories)},
+        "json_file": str(json_path),
+        "image_root": str(images),
+        "evaluator_type": "coco",
+    }
+    _register(name, arguments, lambda: instance_records(json_path, images, name), metadata)
+
+
+def register_semantic(
+    name: str,
+    image_root: StrPath,
+    label_root: StrPath,
+    class_names: Sequence[str],
+    ignore_label: int = 255,
+) -> None:
+    """Register a folder of images and one of label PNGs with the same names.
+
+    A pixel of a label is an index into ``class_names``, or ``ignore_label``.
+
+    Raises:
+        FileNotFoundError: a folder is missing.
+        ValueError: no or too many classes, an impossible ignore label, or ``name`` is taken.
+    """
+    images, labels = _absolute(image_root), _absolute(label_root)
+    arguments = ("semantic", images, labels, tuple(class_names), ignore_label)
+    if _is_registered(name, arguments):
+        return
+    if not 1 <= len(class_names) <= 255:
+        raise ValueError(
+            f"data set {name!r}: 1 to 255 classes are possible, not {len(class_names)}"
+        )
+    if ignore_label not in range(256):
+        raise ValueError(f"data set {name!r}: the ignore label is in 0..255, not {ignore_label!r}")
+    _require_folders(images, labels)
+    metadata = {
+        "stuff_classes": list(class_names),
+        "stuff_colors": _colors([{} for _ in class_names]),
+        "stuff_dataset_id_to_contiguous_id": {i: i for i in range(len(class_names))},
+        "image_root": str(images),
+        "sem_seg_root": str(labels),
+        "evaluator_type": "sem_seg",
+        "ignore_label": ignore_label,
+    }
+    _register(name, arguments, lambda: semantic_records(images, labels), metadata)
+
+
+def _panoptic_metadata(categories: list[dict[str, Any]]) -> dict[str, Any]:
+    """Class names, colours and id maps in Detectron2's form: things and stuff share the names."""
+    names, colors = [category["name"] for category in categories], _colors(categories)
+    ids: dict[bool, dict[int, int]] = {True: {}, False: {}}
+    for index, category in enumerate(categories):
+        ids[bool(category["isthing"])][category["id"]] = index
+    return {
+        "thing_classes": names,
+        "stuff_classes": names,
+        "thing_colors": colors,
+        "stuff_colors": colors,
+        "thing_dataset_id_to_contiguous_id": ids[True],
+        "stuff_dataset_id_to_contiguous_id": ids[False],
+    }
+
+
+def _colors(categories: list[dict[str, Any]]) -> list[list[int]]:
+    """RGB of every category: its own, or one of a fixed list."""
+    palette = colormap(rgb=True).astype(int).tolist()
+    return [c.get("color", palette[i % len(palette)]) for i, c in enumerate(categories)]
+
+
+def _is_registered(name: str, arguments: tuple) -> bool:
+    if name not in DatasetCatalog:
+        return False
+    if _registered.get(name) == arguments:
+        return True
+    before = _registered.get(name)
+    raise ValueError(
+        f"a data set {name!r} is registered already, "
+        f"{'by another call' if before is None else 'with other arguments'}: {before or ''}; "
+        f"choose another name than for {arguments}"
+    )
+
+
+def _register(
+    name: str, arguments: tuple, load: Callable[[], list[dict]], metadata: dict[str, Any]
+) -> None:
+    if name in MetadataCatalog.list():
+        MetadataCatalog.remove(name)  # left over from a data set that was removed
+    MetadataCatalog.get(name).set(**metadata)
+    DatasetCatalog.register(name, load)
+    _registered[name] = arguments
+
+
+def _absolute(path: StrPath) -> Path:
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def _require_folders(*folders: Path) -> None:
+    for folder in folders:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"folder {folder} does not exist")

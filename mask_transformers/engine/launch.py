@@ -1,0 +1,78 @@
+"""Starting one process per GPU, or several on the CPU."""
+
+import os
+import socket
+from collections.abc import Callable
+
+import torch
+import torch.multiprocessing as mp
+from detectron2.engine import launch as launch_on_gpus
+from detectron2.utils import comm
+from torch import distributed
+
+
+def launch(
+    main: Callable,
+    num_processes: int,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str = "auto",
+    args: tuple = (),
+    device: str = "cuda",
+) -> None:
+    """Run ``main(*args)`` in ``num_processes`` processes on each of ``num_machines``.
+
+    On "cuda" every process gets a GPU (nccl); on "cpu" they share the cores (gloo). ``dist_url``
+    "auto" finds a free port, on a single machine. ``main`` must be importable, as for any spawned
+    process; a single process calls it directly. ValueError for impossible numbers.
+    """
+    world_size = num_processes * num_machines
+    if num_processes < 1 or not 0 <= machine_rank < num_machines:
+        raise ValueError(
+            f"cannot start {num_processes} processes on machine {machine_rank} of {num_machines}"
+        )
+    if world_size == 1:
+        main(*args)
+    elif device.startswith("cuda"):
+        _check_gpus(num_processes)
+        launch_on_gpus(main, num_processes, num_machines, machine_rank, dist_url, args)
+    else:
+        url = _free_url(num_machines) if dist_url == "auto" else dist_url
+        first_rank = machine_rank * num_processes
+        arguments = (main, first_rank, num_processes, world_size, url, args)
+        mp.start_processes(_cpu_worker, arguments, nprocs=num_processes, start_method="spawn")
+
+
+def _check_gpus(wanted: int) -> None:
+    found = torch.cuda.device_count()
+    if wanted > found:
+        raise ValueError(f"--num-gpus {wanted}, but PyTorch finds {found} GPUs")
+
+
+def _free_url(num_machines: int) -> str:
+    if num_machines > 1:
+        raise ValueError("--dist-url must be given for more than one machine")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def _cpu_worker(
+    local_rank: int,
+    main: Callable,
+    first_rank: int,
+    num_processes: int,
+    world_size: int,
+    url: str,
+    args: tuple,
+) -> None:
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_processes))
+    distributed.init_process_group(
+        "gloo", init_method=url, world_size=world_size, rank=first_rank + local_rank
+    )
+    try:
+        comm.create_local_process_group(num_processes)
+        comm.synchronize()
+        main(*args)
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,55 @@
+"""From command-line arguments to a config."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+
+from ..config import add_mask_transformer_config
+from ..data.datasets.folder import register_folder_of, use_folder
+from .config_file import merge_config_file, merge_options
+
+logger = logging.getLogger(__name__)
+
+
+def build_config(
+    config_file: str = "", opts: Sequence = (), data: str = "", data_task: str = ""
+) -> CfgNode:
+    """The full config, not frozen: defaults, then the file, the data folder, the options.
+
+    ``opts`` is ``[KEY, VALUE, …]``; ``data`` the root of a data set of one's own and ``data_task``
+    what to read of it. Without a GPU, "cuda" becomes "cpu" unless ``opts`` ask for it. Errors
+    (ValueError, FileNotFoundError) name the file and the key.
+    """
+    cfg = get_cfg()
+    add_mask_transformer_config(cfg)
+    if config_file:
+        merge_config_file(cfg, str(config_file))
+    if data:
+        use_folder(cfg, data, data_task)
+    elif data_task:
+        raise ValueError(f"--data-task {data_task} needs --data")
+    merge_options(cfg, opts)
+    register_folder_of(cfg)
+    _choose_device(cfg, asked_for="MODEL.DEVICE" in opts[::2])
+    return cfg
+
+
+def _choose_device(cfg: CfgNode, asked_for: bool) -> None:
+    if not cfg.MODEL.DEVICE.startswith("cuda") or torch.cuda.is_available():
+        return
+    if asked_for:
+        raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but PyTorch finds no GPU")
+    logger.info("PyTorch finds no GPU: MODEL.DEVICE is 'cpu'")
+    cfg.MODEL.DEVICE = "cpu"
+
+
+def refuse_to_overwrite(output_dir: str) -> None:
+    """FileExistsError when ``output_dir`` holds the checkpoints of an earlier training."""
+    if (Path(output_dir) / "last_checkpoint").exists():
+        raise FileExistsError(
+            f"OUTPUT_DIR {output_dir} holds a training already: continue it with --resume, or "
+            "choose another OUTPUT_DIR"
+        )

@@ -1,0 +1,55 @@
+"""One image through Detectron2's predictor, with its overlay."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultPredictor
+from detectron2.utils.file_io import PathManager
+
+from ..visualization.results import OUTPUT_KEYS, TASKS, draw_prediction
+
+
+def build_predictor(cfg: CfgNode) -> DefaultPredictor:
+    """Detectron2's DefaultPredictor; the weights are looked at before the model is built.
+
+    ValueError: MODEL.WEIGHTS names none, or only those of a backbone. FileNotFoundError: no file.
+    """
+    weights = cfg.MODEL.WEIGHTS
+    if not weights or "ImageNetPretrained" in weights:
+        what = "empty" if not weights else f"{weights!r}, which is only a backbone"
+        raise ValueError(f"MODEL.WEIGHTS is {what}; prediction needs the weights of a model")
+    if "://" not in weights and not PathManager.isfile(weights):
+        raise FileNotFoundError(f"MODEL.WEIGHTS: there is no file {weights}")
+    return DefaultPredictor(cfg)
+
+
+def count_segments(output: dict, task: str, score_threshold: float) -> int:
+    """Number of segments, of instances above the threshold, or of classes seen."""
+    result = output[OUTPUT_KEYS[task]]
+    if task == "panoptic":
+        return len(result[1])
+    if task == "instance":
+        return int((result.scores >= score_threshold).sum())
+    return len(result.argmax(0).unique())
+
+
+def predict_and_draw(
+    predictor: Callable[[np.ndarray], dict],
+    image: np.ndarray,
+    metadata,
+    task: str = "auto",
+    score_threshold: float = 0.5,
+) -> tuple[np.ndarray, dict, str]:
+    """Overlay (RGB), output of the model, and one line on it, for a BGR ``image`` (H, W, 3)."""
+    start = time.perf_counter()
+    output = predictor(image)
+    seconds = time.perf_counter() - start
+    if task == "auto":
+        task = next((t for t in TASKS if OUTPUT_KEYS[t] in output), task)
+    rgb = np.ascontiguousarray(image[:, :, ::-1])
+    overlay = draw_prediction(rgb, output, metadata, task, score_threshold)
+    unit = "classes" if task == "semantic" else "segments"
+    count = count_segments(output, task, score_threshold)
+    return overlay, output, f"{count} {unit}, {seconds:.2f} s"

@@ -1,0 +1,136 @@
+"""Predictions as data: COCO's panoptic format, COCO's instance results, label images."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from ..output_files import write_image, write_json
+from ..visualization.results import OUTPUT_KEYS
+
+JSON_NAMES = {"panoptic": "panoptic.json", "instance": "instances.json"}
+
+
+class RawResults:
+    """Collects the results of images below ``folder`` and writes them.
+
+    panoptic: ``panoptic/STEM.png`` and ``panoptic.json``, with the segments of each image;
+    instance: ``instances.json``, a list of COCO results with RLE masks;
+    semantic: ``semantic/STEM.png`` with class indices 0..K-1. Category ids are those of the data
+    set where the metadata has them, else class indices; an image's id is its name without suffix,
+    as a number where it is one.
+    """
+
+    def __init__(self, folder: Path, metadata=None) -> None:
+        self.folder = folder
+        self._dataset_ids = _dataset_ids(metadata)
+        self._categories = _categories(metadata, self._dataset_ids)
+        self._images: list[dict] = []
+        self._annotations: list[dict] = []
+        self._instances: list[dict] = []
+        self._tasks: set[str] = set()
+
+    def paths(self, source: Path, tasks: list[str]) -> list[Path]:
+        """The files that the results of ``source`` go to."""
+        pngs = [self._png(t, source) for t in tasks if t != "instance"]
+        return pngs + [self.folder / JSON_NAMES[t] for t in tasks if t in JSON_NAMES]
+
+    def add(self, source: Path, output: dict) -> None:
+        """Write the label images of one image, and keep what belongs into the json files."""
+        image_id = int(source.stem) if source.stem.isdigit() else source.stem
+        tasks = [task for task, key in OUTPUT_KEYS.items() if key in output]
+        self._tasks.update(tasks)
+        if "panoptic" in tasks:
+            ids, segments = output["panoptic_seg"]
+            self._add_panoptic(source, image_id, ids.cpu().numpy(), segments)
+        if "instance" in tasks:
+            self._instances += self._coco_results(output["instances"].to("cpu"), image_id)
+        if "semantic" in tasks:
+            scores = output["sem_seg"]
+            dtype = np.uint8 if len(scores) <= 256 else np.uint16
+            labels = scores.argmax(0).cpu().numpy().astype(dtype)
+            write_image(labels, self._png("semantic", source))
+
+    def write(self) -> None:
+        """Write the json files."""
+        if "panoptic" in self._tasks:
+            panoptic = {"images": self._images, "annotations": self._annotations}
+            panoptic["categories"] = self._categories
+            write_json(panoptic, self.folder / JSON_NAMES["panoptic"])
+        if "instance" in self._tasks:
+            write_json(self._instances, self.folder / JSON_NAMES["instance"])
+
+    def _png(self, task: str, source: Path) -> Path:
+        return self.folder / task / f"{source.stem}.png"
+
+    def _category(self, index: int) -> int:
+        return self._dataset_ids.get(index, index)
+
+    def _add_panoptic(self, source: Path, image_id: Any, ids: np.ndarray, segments: list) -> None:
+        png = self._png("panoptic", source)
+        rgb = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1)
+        write_image(rgb.astype(np.uint8), png)
+        infos = [
+            {
+                "id": segment["id"],
+                "category_id": self._category(segment["category_id"]),
+                "isthing": int(segment["isthing"]),
+                "area": int((ids == segment["id"]).sum()),
+                "bbox": _box(ids == segment["id"]),
+                "iscrowd": 0,
+            }
+            for segment in segments
+        ]
+        size = {"height": ids.shape[0], "width": ids.shape[1]}
+        self._images.append({"id": image_id, "file_name": source.name, **size})
+        self._annotations.append(
+            {"image_id": image_id, "file_name": png.name, "segments_info": infos}
+        )
+
+    def _coco_results(self, instances, image_id: Any) -> list[dict]:
+        results = []
+        for k in range(len(instances)):
+            mask = instances.pred_masks[k].numpy().astype(np.uint8)
+            code = coco_mask.encode(np.asfortranarray(mask))
+            results.append(
+                {
+                    "image_id": image_id,
+                    "category_id": self._category(int(instances.pred_classes[k])),
+                    "score": float(instances.scores[k]),
+                    "bbox": _box(mask),
+                    "segmentation": {"size": code["size"], "counts": code["counts"].decode()},
+                }
+            )
+        return results
+
+
+def _dataset_ids(metadata) -> dict[int, int]:
+    """Class index → category id of the data set, where the metadata says."""
+    found: dict[int, int] = {}
+    for kind in ("stuff", "thing") if metadata is not None else ():
+        ids = metadata.get(f"{kind}_dataset_id_to_contiguous_id") or {}
+        found.update({index: number for number, index in ids.items()})
+    return found
+
+
+def _categories(metadata, dataset_ids: dict[int, int]) -> list[dict]:
+    """COCO's categories for the classes whose names are known."""
+    if metadata is None:
+        return []
+    names = metadata.get("stuff_classes") or metadata.get("thing_classes") or []
+    things = metadata.get("thing_dataset_id_to_contiguous_id")
+    thing_indices = set(range(len(names)) if things is None else things.values())
+    return [
+        {"id": dataset_ids.get(i, i), "name": name, "isthing": int(i in thing_indices)}
+        for i, name in enumerate(names)
+    ]
+
+
+def _box(mask: np.ndarray) -> list[int]:
+    """[x, y, width, height] in pixels; zeros for an empty mask."""
+    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    if not len(rows):
+        return [0, 0, 0, 0]
+    x, y = int(columns[0]), int(rows[0])
+    return [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]

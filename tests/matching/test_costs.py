@@ -1,0 +1,36 @@
+import torch
+
+from mask_transformers.losses.masks import bce_loss, dice_loss
+from mask_transformers.matching.costs import bce_cost, class_cost, dice_cost
+
+
+def test_class_cost_is_minus_the_probability():
+    logits, labels = torch.randn(5, 4), torch.tensor([2, 0, 2])
+    cost = class_cost(logits, labels)
+    assert cost.shape == (5, 3)
+    for query in range(5):
+        exponentials = logits[query].exp()
+        for target, label in enumerate(labels.tolist()):
+            expected = -exponentials[label] / exponentials.sum()
+            torch.testing.assert_close(cost[query, target], expected)
+
+
+def test_mask_costs_are_the_losses_of_all_pairs():
+    logits, targets = torch.randn(5, 40) * 3, (torch.rand(3, 40) > 0.6).float()
+    pairs = [(cost(logits, targets), loss) for cost, loss in COSTS]
+    for cost, loss in pairs:
+        assert cost.shape == (5, 3)
+        for query in range(5):
+            for target in range(3):
+                expected = loss(logits[query : query + 1], targets[target : target + 1])[0]
+                torch.testing.assert_close(cost[query, target], expected)
+
+
+def test_mask_costs_of_soft_targets():
+    logits, targets = torch.randn(2, 40), torch.rand(3, 40)
+    for cost, loss in COSTS:
+        expected = torch.stack([loss(logits, t.expand(2, -1)) for t in targets], 1)
+        torch.testing.assert_close(cost(logits, targets), expected)
+
+
+COSTS = [(bce_cost, bce_loss), (dice_cost, dice_loss)]

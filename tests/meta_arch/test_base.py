@@ -1,0 +1,50 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mask_transformers.meta_arch.base import MaskTransformer, resize_to_output
+
+
+@pytest.fixture
+def base():
+    return MaskTransformer(pixel_mean=[10, 20, 30], pixel_std=[1, 2, 4], size_divisibility=32)
+
+
+def test_images_are_normalised_and_padded_right_and_bottom(base):
+    image = torch.full((3, 40, 33), 50.0)
+    images = base.prepare_images([{"image": image.byte()}, {"image": image[:, :10, :10]}])
+    assert images.tensor.shape == (2, 3, 64, 64)
+    assert [tuple(size) for size in images.image_sizes] == [(40, 33), (10, 10)]
+    assert images.tensor[0, :, 39, 32].tolist() == [40, 15, 5]
+    assert not images.tensor[0, :, 40:].any()
+    assert not images.tensor[1, :, :, 10:].any()
+
+
+def test_targets_are_padded_by_background(base, make_record):
+    record = make_record(count=3, size=(20, 30))
+    [target] = base.prepare_targets([record], (32, 64))
+    assert target.masks.shape == (3, 32, 64)
+    assert target.masks.dtype == torch.bool
+    assert torch.equal(target.masks[:, :20, :30], record["instances"].gt_masks.tensor)
+    assert not target.masks[:, 20:].any()
+    assert not target.masks[:, :, 30:].any()
+    assert target.name == "some/image.png"
+
+
+def test_a_record_without_instances_is_named(base):
+    with pytest.raises(KeyError, match=r"a\.png has no 'instances'"):
+        base.prepare_targets([{"file_name": "a.png"}], (8, 8))
+
+
+def test_masks_are_cut_to_the_image_before_they_are_resized():
+    masks = torch.randn(2, 8, 8)
+    whole = F.interpolate(masks[None], size=(32, 32), mode="bilinear", align_corners=False)
+    cut = resize_to_output(masks, (32, 32), (20, 30), (20, 30))
+    torch.testing.assert_close(cut, whole[0, :, :20, :30])
+    resized = resize_to_output(masks, (32, 32), (20, 30), (40, 60))
+    expected = F.interpolate(cut[None], size=(40, 60), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(resized, expected[0])
+
+
+def test_no_masks_are_resized_too():
+    assert resize_to_output(torch.zeros(0, 8, 8), (32, 32), (20, 30), (5, 6)).shape == (0, 5, 6)
