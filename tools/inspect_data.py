@@ -13,6 +13,8 @@ from mask_transformers.config import add_mask_transformer_config
 from mask_transformers.data import MaskTransformerMapper
 from mask_transformers.data.datasets import use_folder
 from mask_transformers.data.datasets.segment_counts import segment_classes, summarise_counts
+from mask_transformers.data.image_file import read_image_file
+from mask_transformers.data.label_maps import decode_ids
 
 
 def main() -> int:
@@ -67,7 +69,23 @@ def check(cfg: CfgNode) -> None:
         records = DatasetCatalog.get(name)
         for record in records:
             mapper(record)
+            _check_areas(record)
         print(f"\n{name}: all {len(records)} images and their annotations can be read")
+
+
+def _check_areas(record: dict) -> None:
+    """ValueError for areas that are not those of the PNG: they would make a wrong PQ, silently."""
+    if "pan_seg_file_name" not in record:
+        return
+    png = record["pan_seg_file_name"]
+    ids, counts = np.unique(decode_ids(read_image_file(png, "RGB")), return_counts=True)
+    areas = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+    for segment in record["segments_info"]:
+        if segment["area"] != areas[segment["id"]]:
+            raise ValueError(
+                f"{png}: segment {segment['id']} has {areas[segment['id']]} pixels, but the json "
+                f"says area {segment['area']}; PQ would be wrong"
+            )
 
 
 def _ignore_label(cfg: CfgNode) -> int:

@@ -121,12 +121,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     dataset = cfg.DATASETS.TEST[0]
-    plot_metrics(Path(cfg.OUTPUT_DIR), args.output / "curve.png")
-    weights = str(Path(cfg.OUTPUT_DIR) / "model_final.pth")
-    prediction_grid(cfg, weights, dataset, GRID_IMAGES, args.output / "predictions.png")
     metrics = summary(results, MetadataCatalog.get(dataset).get("stuff_classes") or [])
     metrics |= circumstances(trainer, start)
     write_json(metrics, args.output / "metrics.json")
+    plot_metrics(Path(cfg.OUTPUT_DIR), args.output / "curve.png")
+    weights = str(Path(cfg.OUTPUT_DIR) / "model_final.pth")
+    prediction_grid(cfg, weights, dataset, GRID_IMAGES, args.output / "predictions.png")
     if aside:
         print(f"The earlier {args.output} is now {aside}")
     print(final_line(metrics, args.output))

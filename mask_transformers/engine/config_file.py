@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 

@@ -1,5 +1,6 @@
 """The trainer: Detectron2's loop, hooks, writers and checkpoints with this package's parts."""
 
+import contextlib
 import logging
 import os
 import time
@@ -8,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_train_loader
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase, hooks
@@ -19,12 +19,12 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
 
+from ..checkpoint.checkpointer import MaskTransformerCheckpointer
 from ..data.mapper import MaskTransformerMapper
 from .evaluators import build_evaluators, save_results
 from .optimizer import build_optimizer
 from .schedule import BudgetLR, build_lr_scheduler
 from .time_budget import BudgetMetricPrinter, Checkpoints, TimeBudget
-from .weights import naming
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Trainer(DefaultTrainer):
         loop = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         self._trainer = loop(model, data_loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = DetectionCheckpointer(
+        self.checkpointer = MaskTransformerCheckpointer(
             model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
         self.start_iter = 0
@@ -111,22 +111,13 @@ class Trainer(DefaultTrainer):
             writers[0] = BudgetMetricPrinter(self.max_iter, self.scheduler)
         return writers
 
-    def resume_or_load(self, resume: bool = True) -> None:
-        """As Detectron2's; a checkpoint that is missing or cannot be read is named."""
-        resumes = resume and self.checkpointer.has_checkpoint()
-        path = self.checkpointer.get_checkpoint_file() if resumes else self.cfg.MODEL.WEIGHTS
-        with naming(path):
-            super().resume_or_load(resume)
-
     def train(self) -> dict | None:
         """Train until ``SOLVER.MAX_ITER`` or the end of the time budget; the last evaluation."""
         if isinstance(self.scheduler, BudgetLR) and self.scheduler.expired:
             logger.info("The time budget is used up already: no more training")
             self.max_iter = min(self.max_iter, self.start_iter)
-        try:
+        with contextlib.suppress(_OutOfTime):
             super().train()
-        except _OutOfTime:
-            pass
         return getattr(self, "_last_eval_results", None)
 
     def after_step(self) -> None:

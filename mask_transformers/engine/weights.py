@@ -1,13 +1,13 @@
-"""Loading checkpoint files, with errors that name the file."""
+"""Loading the weights of a model that is only evaluated: all of them or none."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
+from ..checkpoint.checkpointer import MaskTransformerCheckpointer
 
-class StrictCheckpointer(DetectionCheckpointer):
+
+class StrictCheckpointer(MaskTransformerCheckpointer):
     """Refuses weights that leave a tensor of the model as it was."""
 
     def _load_model(self, checkpoint: dict):
@@ -30,20 +30,7 @@ def load_weights(model: nn.Module, path: str) -> None:
     """
     if not path:
         raise ValueError("MODEL.WEIGHTS is empty: it must name the checkpoint to evaluate")
-    with naming(path):
-        StrictCheckpointer(model).load(path)
-
-
-@contextmanager
-def naming(path: str) -> Iterator[None]:
-    """Turn whatever goes wrong while loading a checkpoint into an error that names ``path``."""
-    try:
-        yield
-    except (FileNotFoundError, AssertionError) as error:
-        # Detectron2's checkpointer asserts that the file exists.
-        raise FileNotFoundError(f"there is no checkpoint {path}") from error
-    except Exception as error:
-        raise ValueError(f"checkpoint {path} cannot be loaded: {error}") from error
+    StrictCheckpointer(model).load(path)
 
 
 def _shortened(names: Sequence[str], limit: int = 5) -> str:

@@ -168,8 +168,8 @@ class PointSetCriterion(nn.Module):
 @torch.no_grad()
 def _sample_truth(truth: torch.Tensor, chosen: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """Masks ``chosen`` (M,) of ``truth`` (n, H, W) at ``points`` (M, P, 2): (M, P)."""
-    masks = truth[chosen].unsqueeze(1)
-    return sample_at(masks, points.to(masks.dtype)).squeeze(1).float()
+    masks = truth[chosen].unsqueeze(1).float()  # half precision would move the points
+    return sample_at(masks, points).squeeze(1)
 
 
 def _mean_over_processes(count: int, like: torch.Tensor) -> float:

@@ -36,7 +36,7 @@ def prediction_grid(
     the model predicts. ValueError: unknown data set, or one without images.
     """
     if dataset_name not in DatasetCatalog:
-        known = ", ".join(name for name in cfg.DATASETS.TEST + cfg.DATASETS.TRAIN)
+        known = ", ".join([*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]) or "none"
         raise ValueError(f"data set {dataset_name!r} is not registered; the config has {known}")
     records = DatasetCatalog.get(dataset_name)
     metadata = MetadataCatalog.get(dataset_name)
@@ -50,7 +50,17 @@ def prediction_grid(
     rows = [
         _grid_row(predictor, records[index], metadata, task, score_threshold) for index in chosen
     ]
-    write_image(side_by_side(rows, ["image", "ground truth", "prediction"]), path)
+    write_image(_arrange(rows), path)
+
+
+def _arrange(rows: list[list[np.ndarray]]) -> np.ndarray:
+    """One picture; more than four images stand in two columns."""
+    titles = ["image", "ground truth", "prediction"]
+    if len(rows) <= 4:
+        return side_by_side(rows, titles)
+    blank = [np.full((1, 1, 3), 255, np.uint8)] * len(titles)
+    rows = rows + [blank] * (len(rows) % 2)
+    return side_by_side([a + b for a, b in zip(rows[::2], rows[1::2], strict=True)], titles * 2)
 
 
 def _grid_row(

@@ -12,7 +12,7 @@ from detectron2.data import Metadata
 from detectron2.utils.visualizer import GenericMask, Visualizer
 
 # Where an image is enlarged to, at least: pixels of its longer side.
-READABLE_SIDE = 400
+READABLE_SIDE = 320
 # More instances than this are drawn without their names, which would cover the image.
 MAX_NAMES = 40
 OPACITY = 0.5
@@ -56,7 +56,7 @@ class Overlay(Visualizer):
     def _jitter(self, color: Color) -> Color:
         """A neighbour of ``color``; the fewer classes there are, the further away."""
         hue, lightness, saturation = colorsys.rgb_to_hls(*color)
-        reach = float(np.clip(0.5 / self.metadata.thing_count, 0.03, 0.5))
+        reach = float(np.clip(0.5 / self.metadata.thing_count**1.5, 0.03, 0.5))
         hue = (hue + self._random.uniform(-reach, reach)) % 1
         lightness = float(np.clip(lightness + self._random.uniform(-0.15, 0.15), 0.3, 0.75))
         return colorsys.hls_to_rgb(hue, lightness, saturation)

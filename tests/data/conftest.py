@@ -56,7 +56,7 @@ def scene():
 
 
 SEGMENTS = [
-    {"id": 70000, "category_id": 3, "iscrowd": 0, "area": 400},
+    {"id": 70000, "category_id": 3, "iscrowd": 0, "area": 507},
     {"id": 300, "category_id": 4, "iscrowd": 0, "area": 63},
     {"id": 9, "category_id": 2, "iscrowd": 0, "area": 150},
 ]

@@ -90,3 +90,12 @@ def test_inspection_reports_errors(tmp_path, data, monkeypatch, capsys):
     assert run(inspect_data, monkeypatch, root) == 0
     assert run(inspect_data, monkeypatch, root, "--check") == 1
     assert "no pixel of the listed segments" in capsys.readouterr().err
+
+
+def test_inspection_compares_areas(tmp_path, data, monkeypatch, capsys):
+    root = data.write_folder(tmp_path / "own", "panoptic")
+    content = data.panoptic_json()
+    content["annotations"][0]["segments_info"][1]["area"] = 62
+    data.write_json(root / "panoptic_val.json", content)
+    assert run(inspect_data, monkeypatch, root, "--check") == 1
+    assert "segment 300 has 63 pixels, but the json says area 62" in capsys.readouterr().err

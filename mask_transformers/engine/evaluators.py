@@ -1,0 +1,158 @@
+"""Which evaluators a data set and the chosen tasks need: a table, not a chain of ifs."""
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import (
+    COCOEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    SemSegEvaluator,
+)
+from detectron2.utils import comm
+
+from ..data.metadata import class_count
+from ..evaluation.panoptic import PanopticEvaluator
+from ..evaluation.panoptic_ground_truth import class_map_reader, write_instance_json
+from ..evaluation.semantic import label_reader
+from ..output_files import write_json
+
+logger = logging.getLogger(__name__)
+
+Builder = Callable[[CfgNode, str, str], DatasetEvaluator]
+
+
+def build_evaluators(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluators:
+    """The evaluators of ``dataset_name`` for MODEL.MASK_TRANSFORMER.TEST.TASKS.
+
+    All of them share one inference pass. Tasks that the data set has no annotations for are left
+    out with a warning. ValueError names the data set, its type and the tasks if none is left.
+    """
+    kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
+    tasks = list(cfg.MODEL.MASK_TRANSFORMER.TEST.TASKS)
+    fitting = [task for task in tasks if (kind, task) in _BUILDERS]
+    if "instance" in fitting and not _things(dataset_name):
+        fitting.remove("instance")
+    if not fitting:
+        raise ValueError(
+            f"data set {dataset_name!r} of evaluator_type {kind!r} can be evaluated for "
+            f"{_tasks_of(kind)}, but MODEL.MASK_TRANSFORMER.TEST.TASKS is {tasks}"
+        )
+    if left_out := [task for task in tasks if task not in fitting]:
+        logger.warning(f"Data set {dataset_name!r} has no annotations to evaluate {left_out}")
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
+    return DatasetEvaluators(
+        [_BUILDERS[kind, task](cfg, dataset_name, output_dir) for task in fitting]
+    )
+
+
+def save_results(results: Mapping, path: Path) -> None:
+    """Write metrics as JSON, NaN as null."""
+    write_json(_without_nan(results), path)
+
+
+def _without_nan(value):
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _tasks_of(kind: str | None) -> list[str]:
+    return [task for known, task in _BUILDERS if known == kind]
+
+
+def _things(dataset_name: str) -> list[dict]:
+    """COCO categories of the things, in contiguous order."""
+    metadata = MetadataCatalog.get(dataset_name)
+    table = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+    return [
+        {"id": category, "contiguous_id": index, "name": metadata.thing_classes[index]}
+        for category, index in sorted(table.items(), key=lambda item: item[1])
+    ]
+
+
+def _panoptic(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluator:
+    return PanopticEvaluator(dataset_name, output_dir)
+
+
+def _panoptic_instances(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluator:
+    """Instance AP on the instance json of a panoptic data set, or else on its things."""
+    metadata = MetadataCatalog.get(dataset_name)
+    things = _things(dataset_name)
+    json_file = metadata.get("json_file")
+    if not json_file or not Path(json_file).is_file():
+        json_file = str(Path(output_dir) / "instances_from_panoptic.json")
+        if comm.is_main_process():
+            records = DatasetCatalog.get(dataset_name)
+            write_instance_json(records, things, Path(json_file), metadata.panoptic_json)
+        comm.synchronize()
+    # Detectron2's evaluator wants metadata that know nothing but things.
+    view = _fresh_metadata(f"{dataset_name}/things").set(
+        json_file=json_file,
+        thing_classes=[thing["name"] for thing in things],
+        thing_dataset_id_to_contiguous_id={t["id"]: t["contiguous_id"] for t in things},
+    )
+    return _instances(cfg, view.name, output_dir)
+
+
+def _instances(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluator:
+    # COCO's limit of 100 detections would cap the recall of images with more objects than that.
+    limit = max(100, cfg.TEST.DETECTIONS_PER_IMAGE)
+    return COCOEvaluator(
+        dataset_name,
+        tasks=("segm",),
+        output_dir=output_dir,
+        max_dets_per_image=limit,
+        use_fast_impl=False,
+    )
+
+
+def _panoptic_semantics(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluator:
+    """mIoU over all classes, of things too, against the classes of the panoptic PNGs."""
+    metadata = MetadataCatalog.get(dataset_name)
+    ignore_label = metadata.get("ignore_label", 255)
+    records = [r for r in DatasetCatalog.get(dataset_name) if r.get("pan_seg_file_name")]
+    view = _fresh_metadata(f"{dataset_name}/classes").set(
+        stuff_classes=_class_names(metadata), ignore_label=ignore_label
+    )
+    pairs = [
+        {"file_name": r["file_name"], "sem_seg_file_name": r["pan_seg_file_name"]} for r in records
+    ]
+    DatasetCatalog.register(view.name, lambda: pairs)
+    reader = class_map_reader(records, ignore_label)
+    return SemSegEvaluator(view.name, output_dir=output_dir, sem_seg_loading_fn=reader)
+
+
+def _semantics(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluator:
+    metadata = MetadataCatalog.get(dataset_name)
+    reader = label_reader(len(metadata.stuff_classes), metadata.ignore_label)
+    return SemSegEvaluator(dataset_name, output_dir=output_dir, sem_seg_loading_fn=reader)
+
+
+def _class_names(metadata) -> list[str]:
+    """Names of all K classes, where things come before stuff."""
+    count = class_count(metadata)
+    names = list(metadata.stuff_classes)
+    return names if len(names) == count else [*metadata.thing_classes, *names][-count:]
+
+
+def _fresh_metadata(name: str):
+    """Metadata of a view of a data set; those of an earlier evaluation are forgotten."""
+    if name in MetadataCatalog:
+        MetadataCatalog.remove(name)
+    if name in DatasetCatalog:
+        DatasetCatalog.remove(name)
+    return MetadataCatalog.get(name)
+
+
+_BUILDERS: dict[tuple[str | None, str], Builder] = {
+    ("coco_panoptic_seg", "panoptic"): _panoptic,
+    ("coco_panoptic_seg", "instance"): _panoptic_instances,
+    ("coco_panoptic_seg", "semantic"): _panoptic_semantics,
+    ("coco", "instance"): _instances,
+    ("sem_seg", "semantic"): _semantics,
+}

@@ -1,0 +1,61 @@
+#!/usr/bin/env python
+"""Train or evaluate a mask transformer: see docs/training.md."""
+
+import argparse
+import sys
+
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser, default_setup
+
+from mask_transformers.engine import Trainer, build_config, launch, load_weights
+from mask_transformers.engine.setup import refuse_to_overwrite
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Detectron2's arguments, and one's own data."""
+    parser = default_argument_parser()
+    parser.add_argument("--data", default="", metavar="ROOT", help="folder of one's own data")
+    parser.add_argument(
+        "--data-task", default="", help="panoptic, instance or semantic; found out if left out"
+    )
+    parser.set_defaults(dist_url="auto")
+    return parser.parse_args()
+
+
+def configure(args: argparse.Namespace) -> CfgNode:
+    """The config that the arguments ask for."""
+    return build_config(args.config_file, args.opts or [], args.data, args.data_task)
+
+
+def main(args: argparse.Namespace) -> None:
+    """One process of a training or an evaluation."""
+    cfg = configure(args)
+    cfg.freeze()
+    default_setup(cfg, args)
+    if args.eval_only:
+        model = Trainer.build_model(cfg)
+        load_weights(model, cfg.MODEL.WEIGHTS)
+        Trainer.test(cfg, model)
+        return
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    trainer.train()
+
+
+if __name__ == "__main__":
+    arguments = parse_arguments()
+    try:
+        config = configure(arguments)
+        if not (arguments.resume or arguments.eval_only):
+            refuse_to_overwrite(config.OUTPUT_DIR)
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        sys.exit(f"error: {error}")
+    launch(
+        main,
+        arguments.num_gpus,
+        arguments.num_machines,
+        arguments.machine_rank,
+        arguments.dist_url,
+        args=(arguments,),
+        device=config.MODEL.DEVICE,
+    )
