@@ -5,6 +5,7 @@
 """
 
 import argparse
+import re
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,8 @@ from mask_transformers.prediction.inputs import find_inputs, is_video, overlay_p
 from mask_transformers.prediction.predict import build_predictor, predict_and_draw
 from mask_transformers.prediction.raw import RawResults
 from mask_transformers.prediction.video import UnreadableVideo, draw_video
+
+CONFIG_KEY = re.compile(r"(MODEL|INPUT|DATASETS|TEST)(\.[A-Z0-9_]+)+")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -38,8 +41,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--grid", type=Path, help="write a grid with ground truth to this file")
     parser.add_argument("--dataset", default="", help="of the grid; default: DATASETS.TEST[0]")
     parser.add_argument("--count", type=int, default=8, help="images of the grid")
-    parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help="config values")
+    # Not positional as in the other tools: --input takes all that follows it.
+    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="config values")
     args = parser.parse_args(arguments)
+    keys = [path for path in args.input if CONFIG_KEY.fullmatch(path) and not Path(path).exists()]
+    if keys:
+        parser.error(f"config values come after --opts: {keys[0]}")
     if not args.grid and not (args.input and args.output):
         parser.error("give --input and --output, or --grid")
     if args.input and not args.output:

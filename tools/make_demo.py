@@ -19,6 +19,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import default_setup
+from detectron2.utils.logger import setup_logger
 
 from mask_transformers.engine.setup import build_config
 from mask_transformers.engine.trainer import Trainer
@@ -116,6 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
         cfg = demo_config(args)
         aside = move_aside(args.output)
         default_setup(cfg, args)
+        setup_logger(cfg.OUTPUT_DIR, name="mask_transformers")
         trainer, results = train(cfg)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

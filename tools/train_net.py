@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 
 from mask_transformers.engine import Trainer, build_config, launch, load_weights
-from mask_transformers.engine.setup import refuse_to_overwrite
+from mask_transformers.engine.setup import refuse_to_overwrite, set_up_logging
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -32,7 +32,10 @@ def main(args: argparse.Namespace) -> None:
     cfg = configure(args)
     cfg.freeze()
     default_setup(cfg, args)
+    set_up_logging(cfg.OUTPUT_DIR)
     if args.eval_only:
+        if not cfg.DATASETS.TEST:
+            raise ValueError("DATASETS.TEST is empty: there is nothing to evaluate on")
         model = Trainer.build_model(cfg)
         load_weights(model, cfg.MODEL.WEIGHTS)
         Trainer.test(cfg, model)

@@ -1,5 +1,7 @@
-"""Which evaluators a data set and the chosen tasks need: a table, not a chain of ifs."""
+"""Which evaluators a data set and the chosen tasks need, as a table."""
 
+import contextlib
+import io
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -11,14 +13,14 @@ from detectron2.evaluation import (
     COCOEvaluator,
     DatasetEvaluator,
     DatasetEvaluators,
-    SemSegEvaluator,
 )
 from detectron2.utils import comm
+from pycocotools.coco import COCO
 
 from ..data.metadata import class_count
 from ..evaluation.panoptic import PanopticEvaluator
 from ..evaluation.panoptic_ground_truth import class_map_reader, write_instance_json
-from ..evaluation.semantic import label_reader
+from ..evaluation.semantic import SemanticEvaluator, label_reader
 from ..output_files import write_json
 
 logger = logging.getLogger(__name__)
@@ -102,13 +104,23 @@ def _panoptic_instances(cfg: CfgNode, dataset_name: str, output_dir: str) -> Dat
 def _instances(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluator:
     # COCO's limit of 100 detections would cap the recall of images with more objects than that.
     limit = max(100, cfg.TEST.DETECTIONS_PER_IMAGE)
-    return COCOEvaluator(
+    evaluator = COCOEvaluator(
         dataset_name,
         tasks=("segm",),
         output_dir=output_dir,
         max_dets_per_image=limit,
         use_fast_impl=False,
     )
+    _number_annotations(evaluator._coco_api)
+    return evaluator
+
+
+def _number_annotations(truth: COCO) -> None:
+    """COCO's evaluation takes id 0 for "no match" and merges annotations of the same id."""
+    for number, annotation in enumerate(truth.dataset.get("annotations", []), start=1):
+        annotation["id"] = number
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
 
 
 def _panoptic_semantics(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluator:
@@ -124,13 +136,13 @@ def _panoptic_semantics(cfg: CfgNode, dataset_name: str, output_dir: str) -> Dat
     ]
     DatasetCatalog.register(view.name, lambda: pairs)
     reader = class_map_reader(records, ignore_label)
-    return SemSegEvaluator(view.name, output_dir=output_dir, sem_seg_loading_fn=reader)
+    return SemanticEvaluator(view.name, output_dir=output_dir, sem_seg_loading_fn=reader)
 
 
 def _semantics(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluator:
     metadata = MetadataCatalog.get(dataset_name)
     reader = label_reader(len(metadata.stuff_classes), metadata.ignore_label)
-    return SemSegEvaluator(dataset_name, output_dir=output_dir, sem_seg_loading_fn=reader)
+    return SemanticEvaluator(dataset_name, output_dir=output_dir, sem_seg_loading_fn=reader)
 
 
 def _class_names(metadata) -> list[str]:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode, get_cfg
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from ..config import add_mask_transformer_config
 from ..data.datasets.folder import register_folder_of, use_folder
 from .config_file import merge_config_file, merge_options
 
 logger = logging.getLogger(__name__)
+PACKAGE = __name__.partition(".")[0]
 
 
 def build_config(
@@ -53,3 +56,11 @@ def refuse_to_overwrite(output_dir: str) -> None:
             f"OUTPUT_DIR {output_dir} holds a training already: continue it with --resume, or "
             "choose another OUTPUT_DIR"
         )
+
+
+def set_up_logging(output_dir: str) -> None:
+    """Log this package and Detectron2 to the console and to ``log.txt`` in ``output_dir``."""
+    for name in ("detectron2", "fvcore", PACKAGE):
+        if not logging.getLogger(name).handlers:
+            # Propagation lets programs that configure logging themselves see the messages.
+            setup_logger(output_dir, comm.get_rank(), name=name, enable_propagation=True)

@@ -65,6 +65,13 @@ class BudgetMetricPrinter(CommonMetricPrinter):
     def __init__(self, max_iter: int, schedule: BudgetLR) -> None:
         super().__init__(max_iter)
         self._schedule = schedule
+        self._finished = False
+
+    def write(self) -> None:
+        """Print, but nothing more once the end of the time has been printed."""
+        if not self._finished:
+            super().write()
+        self._finished = self._schedule.expired
 
     def _get_eta(self, storage) -> str | None:
         eta = super()._get_eta(storage)

@@ -24,6 +24,7 @@ from ..data.mapper import MaskTransformerMapper
 from .evaluators import build_evaluators, save_results
 from .optimizer import build_optimizer
 from .schedule import BudgetLR, build_lr_scheduler
+from .setup import set_up_logging
 from .time_budget import BudgetMetricPrinter, Checkpoints, TimeBudget
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class Trainer(DefaultTrainer):
         """Build everything from ``cfg``; ``clock`` (seconds) is that of the time budget."""
         # In place of DefaultTrainer's, which pins the model to a GPU whatever its device.
         TrainerBase.__init__(self)
+        set_up_logging(cfg.OUTPUT_DIR)
         cfg = _without_unsupported_amp(
             self.auto_scale_workers(cfg, comm.get_world_size()), torch.device(cfg.MODEL.DEVICE)
         )
@@ -75,6 +77,8 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
         """Detectron2's loader with ``MaskTransformerMapper``."""
+        if not cfg.DATASETS.TRAIN:
+            raise ValueError("DATASETS.TRAIN is empty: there is nothing to train on")
         return build_detection_train_loader(cfg, mapper=MaskTransformerMapper(cfg, is_train=True))
 
     @classmethod

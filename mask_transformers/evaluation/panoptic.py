@@ -21,7 +21,7 @@ from ..output_files import write_atomically
 
 logger = logging.getLogger(__name__)
 
-_IMAGES_PER_PROCESS = 32  # below that, starting a process costs more than it saves
+_IMAGES_PER_PROCESS = 128  # below that, starting a process costs more than it saves
 _GROUPS = {"": None, "_th": True, "_st": False}  # suffix of the metric → isthing
 
 Counts = dict[str, float]  # PQ, SQ, RQ in percent

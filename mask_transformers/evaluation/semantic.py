@@ -1,8 +1,32 @@
-"""Reading semantic label files for Detectron2's ``SemSegEvaluator``."""
+"""Mean intersection over union: Detectron2's evaluator with a table, and its label files."""
+
+import logging
 
 import numpy as np
+from detectron2.evaluation import SemSegEvaluator
+from tabulate import tabulate  # type: ignore[import-untyped]
 
 from ..data.image_file import read_image_file
+
+logger = logging.getLogger(__name__)
+
+
+class SemanticEvaluator(SemSegEvaluator):
+    """Detectron2's ``SemSegEvaluator``; it logs a table in place of its dictionary."""
+
+    def evaluate(self) -> dict | None:
+        """``{"sem_seg": {metric: value}}`` in percent in the main process, None elsewhere."""
+        self._logger = logging.getLogger(f"{__name__}.dictionary")
+        self._logger.disabled = True
+        results = super().evaluate()
+        if results is None:
+            return None
+        scores = {key: float(value) for key, value in results["sem_seg"].items()}
+        rows = [["all", scores["mIoU"], scores["mACC"]]]
+        rows += [[name, scores[f"IoU-{name}"], scores[f"ACC-{name}"]] for name in self._class_names]
+        table = tabulate(rows, ["class", "IoU", "ACC"], tablefmt="pipe", floatfmt=".2f")
+        logger.info(f"Semantic segmentation (pixel accuracy {scores['pACC']:.2f}):\n{table}")
+        return {"sem_seg": scores}
 
 
 def label_reader(num_classes: int, ignore_label: int):

@@ -108,4 +108,5 @@ def overlay_on(image: np.ndarray, size: Sequence[int], metadata: Metadata) -> tu
 
 
 def enlarge(array: np.ndarray, factor: int) -> np.ndarray:
+    """Repeat the pixels of an array (H, W, …) to (factor·H, factor·W, …)."""
     return array if factor == 1 else array.repeat(factor, 0).repeat(factor, 1)

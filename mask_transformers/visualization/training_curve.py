@@ -65,13 +65,13 @@ def plot_metrics(run: Path, path: Path) -> None:
     scores = losses.twinx()
     for suffix in SCORES:
         for name, (iterations, values) in series(metrics, suffix).items():
-            scores.plot(iterations, values, marker="o", markersize=4, label=_label(name))
-            scores.annotate(f"{values[-1]:.1f}", (iterations[-1], values[-1]), fontsize=8)
+            label = f"{_label(name)}, at last {values[-1]:.1f}"
+            scores.plot(iterations, values, marker="o", markersize=4, label=label)
     scores.set_ylim(0, 100)
     scores.set_ylabel("score on the evaluation set, %")
-    handles = losses.get_lines() + scores.get_lines()
+    handles = [*losses.get_lines(), *scores.get_lines()]
     if handles:
-        scores.legend(handles=handles, loc="center right", fontsize=8)
+        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=8)
     write_atomically(path, lambda file: figure.savefig(file))
 
 
