@@ -170,6 +170,7 @@ def _status(field: str) -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The command line, with the sizes of the task where none are given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("task", choices=RUNS)
     parser.add_argument("--size", type=int, help="side of the images (640; training 512)")
@@ -187,6 +188,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Print speed and memory of both models as JSON."""
     args = parse_arguments()
     torch.set_num_threads(args.threads)
     if args.memory_of:

@@ -24,6 +24,8 @@ Match = tuple[torch.Tensor, torch.Tensor]  # query indices (n,), target indices 
 class PointSetCriterion(nn.Module):
     """Weighted losses ``loss_ce``, ``loss_mask``, ``loss_dice``; auxiliary layers add ``_i``."""
 
+    class_balance: torch.Tensor
+
     @configurable
     def __init__(
         self,

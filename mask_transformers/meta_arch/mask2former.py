@@ -156,8 +156,7 @@ class Mask2Former(MaskTransformer):
                 self.overlap_threshold,
             )
         if "instance" in self.tasks:
-            only = self.thing_classes if "panoptic" in self.tasks else None
             results["instances"] = instance_inference(
-                class_logits, masks, self.detections_per_image, only
+                class_logits, masks, self.detections_per_image, self.thing_classes
             )
         return results

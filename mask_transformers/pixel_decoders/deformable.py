@@ -26,6 +26,8 @@ class DeformableEncoderLayer(nn.Module):
         self.linear1 = nn.Linear(dim, ffn_dim)
         self.linear2 = nn.Linear(ffn_dim, dim)
         self.norm2 = nn.LayerNorm(dim)
+        for linear in (self.linear1, self.linear2):
+            nn.init.xavier_uniform_(linear.weight)
 
     def forward(
         self, tokens: torch.Tensor, position: torch.Tensor, centres: torch.Tensor, sizes: Sizes
@@ -58,10 +60,7 @@ class DeformablePixelDecoder(nn.Module):
         self.fine, *levels = in_features
         self.level_names = levels[::-1]  # coarse first
         self.input_proj = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(_channels(input_shape, name), dim, 1), nn.GroupNorm(GROUPS, dim)
-            )
-            for name in self.level_names
+            _projection(_channels(input_shape, name), dim) for name in self.level_names
         )
         self.level_embed = nn.Parameter(torch.empty(len(levels), dim))
         self.layers = nn.ModuleList(
@@ -90,14 +89,9 @@ class DeformablePixelDecoder(nn.Module):
 
     def _reset_parameters(self) -> None:
         nn.init.normal_(self.level_embed)
-        for layer in self.layers:
-            for linear in (layer.linear1, layer.linear2):
-                nn.init.xavier_uniform_(linear.weight)
-        for projection in self.input_proj:
-            nn.init.xavier_uniform_(projection[0].weight)
-            nn.init.zeros_(projection[0].bias)
         for conv in (self.lateral, self.output, self.mask_features):
             nn.init.kaiming_uniform_(conv.weight, a=1)
+        assert self.mask_features.bias is not None
         nn.init.zeros_(self.mask_features.bias)
 
     def forward(self, features: dict[str, torch.Tensor]) -> PixelFeatures:
@@ -127,12 +121,18 @@ class DeformablePixelDecoder(nn.Module):
 
 
 @functools.lru_cache(maxsize=8)
-def _positions(
-    sizes: Sizes, dim: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _positions(sizes: Sizes, dim: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Position encodings (L, C) and pixel centres (L, levels, 2) of all levels."""
     grids = [sine_position_encoding(h, w, dim, device) for h, w in sizes]
     return torch.cat([g[0].flatten(1).T for g in grids]), grid_centres(sizes, device)
+
+
+def _projection(in_channels: int, dim: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, dim, 1)
+    nn.init.xavier_uniform_(conv.weight)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+    return nn.Sequential(conv, nn.GroupNorm(GROUPS, dim))
 
 
 def _conv_norm(in_channels: int, out_channels: int, kernel: int) -> Conv2d:

@@ -175,6 +175,7 @@ def test_only_needed_queries_are_upsampled_without_changing_results(
 ):
     model = tiny_model(keys={TASKS: [task], "TEST.DETECTIONS_PER_IMAGE": 4}).eval()
     model.object_mask_threshold = 0.05
+    model.thing_classes = None
     torch.nn.init.normal_(model.transformer_decoder.class_embed.weight)
     records = _images([make_record()])
     with torch.no_grad():
