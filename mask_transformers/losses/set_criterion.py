@@ -80,11 +80,10 @@ class PointSetCriterion(nn.Module):
         """
         if not self.deep_supervision:
             predictions = predictions[-1:]
-        truth = [t.masks.to(mask_features.dtype) for t in targets]  # (n, H, W)
         features = mask_features.unbind()  # one gradient for the batch, not one per use
-        matches = self.match(predictions, features, targets, truth)
+        matches = self.match(predictions, features, targets)
         normaliser = _mean_over_processes(sum(len(t.labels) for t in targets), mask_features)
-        mask_losses = self._mask_losses(predictions, features, truth, matches)
+        mask_losses = self._mask_losses(predictions, features, targets, matches)
         losses = {}
         for layer, ((logits, _), pairs) in enumerate(zip(predictions, matches, strict=True)):
             values = {name: value[layer] / normaliser for name, value in mask_losses.items()}
@@ -100,24 +99,21 @@ class PointSetCriterion(nn.Module):
         predictions: Sequence[tuple[torch.Tensor, torch.Tensor]],
         features: Sequence[torch.Tensor],
         targets: Sequence[Targets],
-        truth: Sequence[torch.Tensor],
     ) -> list[list[Match]]:
         """Pairs per layer and image, by costs on P random points that all masks share."""
         by_image = [
-            self._match_image(
-                [(c[i], e[i]) for c, e in predictions], features[i], targets[i], truth[i]
-            )
+            self._match_image([(c[i], e[i]) for c, e in predictions], features[i], targets[i])
             for i in range(len(targets))
         ]
         return [list(layer) for layer in zip(*by_image, strict=True)]
 
-    def _match_image(self, predictions, features, targets, truth) -> list[Match]:
-        if not len(truth):
+    def _match_image(self, predictions, features, targets) -> list[Match]:
+        if not len(targets.labels):
             nothing = torch.zeros(0, dtype=torch.long, device=features.device)
             return [(nothing, nothing)] * len(predictions)
         points = self.matching_points(features.device)
         sampled = sample_at(features[None], points)[0].float()  # (C, P)
-        wanted = sample_at(truth.unsqueeze(0), points)[0].float()  # (n, P)
+        wanted = sample_at(targets.masks.float().unsqueeze(0), points)[0]  # (n, P)
         pairs = []
         for logits, embedding in predictions:
             masks = embedding.float() @ sampled  # (Q, P)
@@ -144,7 +140,7 @@ class PointSetCriterion(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1).float(), classes.flatten(), self.class_balance)
 
     def _mask_losses(
-        self, predictions, features, truth, matches: list[list[Match]]
+        self, predictions, features, targets: Sequence[Targets], matches: list[list[Match]]
     ) -> dict[str, torch.Tensor]:
         """Sums over the matched masks of each layer, (layers,), computed for all layers at once."""
         parts: dict[str, list[torch.Tensor]] = {"mask": [], "dice": []}
@@ -157,21 +153,25 @@ class PointSetCriterion(nn.Module):
             # With no match a sum over nothing: zero, but part of the graph, as every process
             # must reach every parameter.
             masks = torch.einsum("nc,chw->nhw", torch.cat(embeds), pixels).float()
-            points = self.loss_points(masks.detach())  # (M, P, 2)
+            points, wanted = self._points_and_truth(masks.detach(), targets[image].masks, pairs)
             logits = sample_at(masks.unsqueeze(1), points).squeeze(1)  # (M, P)
-            chosen = torch.cat([targets for _, targets in pairs])
-            wanted = _sample_truth(truth[image], chosen, points)
             shape = (len(predictions), -1)
             parts["mask"].append(bce_loss(logits, wanted).view(shape).sum(1))
             parts["dice"].append(dice_loss(logits, wanted).view(shape).sum(1))
         return {name: torch.stack(values).sum(0) for name, values in parts.items()}
 
+    @torch.no_grad()
+    def _points_and_truth(self, masks: torch.Tensor, truth: torch.Tensor, pairs: list[Match]):
+        """Points (M, P, 2) of matched masks (M, h, w), and ``truth`` (n, H, W) there: (M, P).
 
-@torch.no_grad()
-def _sample_truth(truth: torch.Tensor, chosen: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Masks ``chosen`` (M,) of ``truth`` (n, H, W) at ``points`` (M, P, 2): (M, P)."""
-    masks = truth[chosen].unsqueeze(1).float()  # half precision would move the points
-    return sample_at(masks, points).squeeze(1)
+        Layer by layer, as oversampling and full-size masks in float are large.
+        """
+        points, wanted = [], []
+        for layer, (_, chosen) in zip(masks.chunk(len(pairs)), pairs, strict=True):
+            points.append(self.loss_points(layer))
+            # In float, as half precision would move the points.
+            wanted.append(sample_at(truth[chosen].float().unsqueeze(1), points[-1]).squeeze(1))
+        return torch.cat(points), torch.cat(wanted)
 
 
 def _mean_over_processes(count: int, like: torch.Tensor) -> float:

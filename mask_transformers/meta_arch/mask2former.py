@@ -7,6 +7,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
 from torch import nn
 
+from ..backbones.frozen_norm import fold_frozen_norms
 from ..config_check import check_config
 from ..data.metadata import thing_classes_of
 from ..heads import predict_masks
@@ -44,6 +45,7 @@ class Mask2Former(MaskTransformer):
         super().__init__(
             pixel_mean=pixel_mean, pixel_std=pixel_std, size_divisibility=size_divisibility
         )
+        fold_frozen_norms(backbone)
         self.backbone = backbone
         self.pixel_decoder = pixel_decoder
         self.transformer_decoder = transformer_decoder

@@ -67,7 +67,7 @@ def test_a_perfect_prediction_is_matched_and_costs_nearly_nothing():
     criterion = _criterion()
     targets = [Targets(torch.arange(2), masks)]
     prediction = [(logits, embeds)]
-    [[(queries, chosen)]] = criterion.match(prediction, features, targets, [masks.float()])
+    [[(queries, chosen)]] = criterion.match(prediction, features, targets)
     assert queries.tolist() == [0, 2]
     assert chosen.tolist() == [1, 0]
     criterion.loss_points = lambda masks: _cell_centres(6, 8).expand(len(masks), -1, -1)
@@ -105,8 +105,7 @@ def test_without_targets_the_class_loss_asks_for_no_object():
 def test_more_targets_than_queries_leave_the_worst_unmatched():
     predictions, features, targets = _inputs(counts=(QUERIES + 5, 1))
     criterion = _criterion()
-    truth = [t.masks.float() for t in targets]
-    for layer in criterion.match(predictions, features, targets, truth):
+    for layer in criterion.match(predictions, features, targets):
         queries, chosen = layer[0]
         assert queries.tolist() == list(range(QUERIES))
         assert len(set(chosen.tolist())) == QUERIES
@@ -178,7 +177,7 @@ def test_matching_and_losses_are_those_of_the_official_code(shared):
     # The identity as embedding: then the masks themselves are the features.
     embedding = torch.eye(queries).expand(2, -1, -1)
     predictions = [(torch.from_numpy(golden["pred_logits"]), embedding)]
-    [matches] = criterion.match(predictions, masks, targets, [t.masks.float() for t in targets])
+    [matches] = criterion.match(predictions, masks, targets)
     for image, (found_queries, found_targets) in enumerate(matches):
         expected_queries, expected_targets = golden[f"expected_match_{image}"]
         assert found_queries.tolist() == expected_queries.tolist()
