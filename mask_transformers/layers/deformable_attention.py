@@ -54,8 +54,9 @@ class DeformableAttention(nn.Module):
         value = self.value_proj(tokens).unflatten(-1, (self.heads, -1))  # (N, L, heads, D)
         offset = self.sampling_offsets(query).unflatten(-1, (*shape, 2))
         weight = self.attention_weights(query).unflatten(-1, (self.heads, -1))
-        weight = weight.softmax(-1).unflatten(-1, shape[1:])  # (N, L, heads, levels, points)
-        place = offset + centres[:, None, :, None]
+        weight = _softmax_of_few(weight).unflatten(-1, shape[1:])  # (N, L, heads, levels, points)
+        centres = centres[:, None, :, None].expand(-1, -1, -1, self.points, -1).contiguous()
+        place = (offset.flatten(3) + centres.flatten(2)).view_as(offset)
         return self.output_proj(sample_levels(value, sizes, place, weight).flatten(2))
 
 

@@ -67,9 +67,8 @@ class _BagOfRows(torch.autograd.Function):
         table = _bordered_table(value, ctx.sizes)
         index, fx, fy = _corners(place, ctx.sizes, len(table) // value.shape[0])
         grad = grad.reshape(-1, grad.shape[-1]).contiguous()
-        dots = _row_dots(table, index, grad).view(*weight.shape, 4)
-        grad_weight = (dots * _bilinear(fx, fy)).sum(-1)
-        grad_place = _place_gradient(dots, weight, fx, fy, place, ctx.sizes)
+        dots = _row_dots(table, index, grad).view(*fx.shape, 4)
+        grad_place, grad_weight = _sample_gradients(dots, place, weight, fx, fy, ctx.sizes)
         shares = _corner_weights(weight, fx, fy)
         grad_table = _transposed_bag(grad, index, shares, len(table))
         return _without_border(grad_table, value, ctx.sizes), grad_place, grad_weight, None
@@ -108,46 +107,47 @@ def _level_pairs(plain: torch.Tensor, bordered: torch.Tensor, sizes: Sizes):
         start, bordered_start = start + length, bordered_start + bordered_length
 
 
-def _level_constants(sizes: Sizes, device: torch.device):
-    widths = torch.tensor([w for _, w in sizes], dtype=torch.float32, device=device)[:, None]
-    heights = torch.tensor([h for h, _ in sizes], dtype=torch.float32, device=device)[:, None]
-    starts = np.cumsum([0] + [(h + 2) * (w + 2) for h, w in sizes])[:-1]
-    return widths, heights, torch.as_tensor(starts, dtype=torch.int32, device=device)[:, None]
+def _per_sample(place: torch.Tensor, values: list[int]) -> torch.Tensor:
+    """One number per level to one per sample: (heads · levels · points,) int32.
+
+    Arithmetic on such long rows is several times faster than broadcasting over levels.
+    """
+    heads, levels, points = place.shape[2:5]
+    column = torch.tensor(values, dtype=torch.int32, device=place.device).view(levels, 1)
+    return column.expand(heads, levels, points).flatten()
 
 
 def _corners(place: torch.Tensor, sizes: Sizes, rows_per_image: int):
-    """Row numbers (N·Q·heads, levels·points·4) and the fractions fx, fy of every sample."""
-    n, _, heads = place.shape[:3]
-    widths, heights, starts = _level_constants(sizes, place.device)
-    zero = widths.new_zeros(())
+    """Row numbers (N·Q·heads, levels·points·4) and the fractions fx, fy (N, Q, samples)."""
+    n, q, heads = place.shape[:3]
+    width, height = (_per_sample(place, [size[axis] for size in sizes]) for axis in (1, 0))
+    starts = np.cumsum([0] + [(h + 2) * (w + 2) * heads for h, w in sizes])[:-1]
+    start = _per_sample(place, starts.tolist()).view(heads, -1)
+    start = (start + torch.arange(heads, dtype=torch.int32, device=place.device)[:, None]).flatten()
     # One pixel outside everything is zero, so samples further out are moved there.
-    x = torch.clamp(place[..., 0] + 1, zero, widths + 1)
-    y = torch.clamp(place[..., 1] + 1, zero, heights + 1)
-    x0 = torch.minimum(x.floor(), widths)
-    y0 = torch.minimum(y.floor(), heights)
-    row = y0.to(torch.int32).mul_(widths.to(torch.int32) + 2).add_(x0.to(torch.int32))
-    row.add_(starts).mul_(heads)
-    head = torch.arange(heads, dtype=torch.int32, device=place.device)
-    image = torch.arange(n, dtype=torch.int32, device=place.device) * rows_per_image
-    row.add_((image[:, None] + head)[:, None, :, None, None])
-    down = ((widths.to(torch.int32) + 2) * heads)[..., None]  # (levels, 1, 1)
-    step = torch.tensor([0, heads, 0, heads], dtype=torch.int32, device=place.device)
-    below = torch.tensor([0, 0, 1, 1], dtype=torch.int32, device=place.device)
-    index = row.unsqueeze(-1) + (step + below * down)  # (N, Q, heads, levels, points, 4)
-    return index.flatten(3).flatten(0, 2), x.sub_(x0), y.sub_(y0)
-
-
-def _bilinear(fx: torch.Tensor, fy: torch.Tensor) -> torch.Tensor:
-    """Weights of the corners (top left, top right, bottom left, bottom right): (..., 4)."""
-    return torch.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy], -1)
+    zero = place.new_zeros(())
+    x = torch.clamp(place[..., 0].flatten(2) + 1, zero, width + 1.0)
+    y = torch.clamp(place[..., 1].flatten(2) + 1, zero, height + 1.0)
+    x0 = torch.minimum(x.floor(), width.float())
+    y0 = torch.minimum(y.floor(), height.float())
+    down = (width + 2) * heads
+    top = y0.int().mul_(down).add_(x0.int(), alpha=heads).add_(start)  # (N, Q, samples)
+    image = torch.arange(n, dtype=torch.int32, device=place.device)
+    top.add_(image[:, None, None] * rows_per_image)
+    bottom = top + down
+    index = torch.stack([top, top + heads, bottom, bottom + heads], -1)
+    return index.view(n * q * heads, -1), x.sub_(x0), y.sub_(y0)
 
 
 def _corner_weights(weight: torch.Tensor, fx: torch.Tensor, fy: torch.Tensor) -> torch.Tensor:
+    """Shares of the corners (top left, top right, bottom left, bottom right), one row a bag."""
+    bags = weight.shape[:3].numel()
+    weight = weight.flatten(2)
     bottom = weight * fy
     top = weight - bottom
     top_right, bottom_right = top * fx, bottom * fx
     corners = [top.sub_(top_right), top_right, bottom.sub_(bottom_right), bottom_right]
-    return torch.stack(corners, -1).flatten(3).flatten(0, 2)
+    return torch.stack(corners, -1).view(bags, -1)
 
 
 def _bag(table: torch.Tensor, index: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
@@ -163,15 +163,18 @@ def _row_dots(table: torch.Tensor, index: torch.Tensor, grad: torch.Tensor) -> t
     )
 
 
-def _place_gradient(dots, weight, fx, fy, place, sizes):
-    top = dots[..., 1] - dots[..., 0]
-    bottom = dots[..., 3] - dots[..., 2]
-    left = dots[..., 2] - dots[..., 0]
-    right = dots[..., 3] - dots[..., 1]
-    gradient = torch.stack([torch.lerp(top, bottom, fy), torch.lerp(left, right, fx)], -1)
-    widths, heights, _ = _level_constants(sizes, place.device)
-    inside = (place > -1) & (place < torch.stack([widths, heights], -1))
-    return gradient.mul_(weight.unsqueeze(-1)).mul_(inside)
+def _sample_gradients(dots, place, weight, fx, fy, sizes):
+    """Gradients of place and weight from ``dots`` (N, Q, samples, 4), one a corner."""
+    top_left, top_right, bottom_left, bottom_right = dots.unbind(-1)
+    left = torch.lerp(top_left, bottom_left, fy)
+    across = torch.lerp(top_right, bottom_right, fy).sub_(left)
+    down = torch.lerp(bottom_left - top_left, bottom_right - top_right, fx)
+    grad_weight = torch.addcmul(left, across, fx).view_as(weight)
+    gradient = torch.stack([across, down], -1).view_as(place)
+    width, height = (_per_sample(place, [size[axis] for size in sizes]) for axis in (1, 0))
+    flat = place.flatten(2)
+    inside = (flat > -1) & (flat < torch.stack([width, height], -1).flatten())
+    return gradient.mul_(weight.unsqueeze(-1)).mul_(inside.view_as(place)), grad_weight
 
 
 def _transposed_bag(
