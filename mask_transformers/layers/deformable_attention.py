@@ -60,6 +60,12 @@ class DeformableAttention(nn.Module):
         return self.output_proj(sample_levels(value, sizes, place, weight).flatten(2))
 
 
+def _softmax_of_few(x: torch.Tensor) -> torch.Tensor:
+    """Softmax over a short last dimension, where PyTorch's kernel does not vectorise."""
+    exponential = (x - x.detach().amax(-1, keepdim=True)).exp()
+    return exponential / exponential.sum(-1, keepdim=True)
+
+
 def grid_centres(sizes: Sizes, device: torch.device | str) -> torch.Tensor:
     """Centre of every pixel of every level, in pixels of each level: (L, levels, 2) as (x, y)."""
     relative = []

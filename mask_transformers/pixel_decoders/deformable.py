@@ -9,6 +9,7 @@ from detectron2.layers import Conv2d, ShapeSpec
 from torch import nn
 
 from ..layers.deformable_attention import DeformableAttention, Sizes, grid_centres
+from ..layers.feed_forward import feed_forward
 from ..layers.position_encoding import sine_position_encoding
 from ..registry import PIXEL_DECODERS
 from ..structures import PixelFeatures
@@ -34,7 +35,7 @@ class DeformableEncoderLayer(nn.Module):
     ) -> torch.Tensor:
         """``tokens`` (N, L, C) to the same shape; ``position`` (1, L, C) enters the query only."""
         tokens = self.norm1(tokens + self.self_attn(tokens + position, tokens, centres, sizes))
-        return self.norm2(tokens + self.linear2(self.linear1(tokens).relu_()))
+        return self.norm2(tokens + feed_forward(tokens, self.linear1, self.linear2))
 
 
 @PIXEL_DECODERS.register()

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..heads import predict_masks
 from ..layers.attention import MultiHeadAttention
+from ..layers.feed_forward import feed_forward
 from ..layers.mlp import MLP
 from ..layers.position_encoding import sine_position_encoding
 from ..registry import TRANSFORMER_DECODERS
@@ -50,7 +51,7 @@ class MaskedAttentionLayer(nn.Module):
         query = self.cross_norm(query + seen)
         positioned = query + query_position
         query = self.self_norm(query + self.self_attn(positioned, positioned, query))
-        return self.ffn_norm(query + self.linear2(self.linear1(query).relu_()))
+        return self.ffn_norm(query + feed_forward(query, self.linear1, self.linear2))
 
 
 @TRANSFORMER_DECODERS.register()
