@@ -101,10 +101,12 @@ class PointSetCriterion(nn.Module):
         targets: Sequence[Targets],
     ) -> list[list[Match]]:
         """Pairs per layer and image, by costs on P random points that all masks share."""
-        by_image = [
-            self._match_image([(c[i], e[i]) for c, e in predictions], features[i], targets[i])
-            for i in range(len(targets))
-        ]
+        # Sums over all points overflow in half precision.
+        with torch.autocast(self.class_balance.device.type, enabled=False):
+            by_image = [
+                self._match_image([(c[i], e[i]) for c, e in predictions], features[i], targets[i])
+                for i in range(len(targets))
+            ]
         return [list(layer) for layer in zip(*by_image, strict=True)]
 
     def _match_image(self, predictions, features, targets) -> list[Match]:
@@ -112,7 +114,7 @@ class PointSetCriterion(nn.Module):
             nothing = torch.zeros(0, dtype=torch.long, device=features.device)
             return [(nothing, nothing)] * len(predictions)
         points = self.matching_points(features.device)
-        sampled = sample_at(features[None], points)[0].float()  # (C, P)
+        sampled = sample_at(features[None].float(), points)[0]  # (C, P)
         wanted = sample_at(targets.masks.float().unsqueeze(0), points)[0]  # (n, P)
         pairs = []
         for logits, embedding in predictions:

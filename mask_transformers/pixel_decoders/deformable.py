@@ -97,17 +97,19 @@ class DeformablePixelDecoder(nn.Module):
 
     def forward(self, features: dict[str, torch.Tensor]) -> PixelFeatures:
         """Backbone features (N, C_l, h_l, w_l) to mask features and levels, all of width C."""
-        maps = [
-            projection(features[name].float())
-            for name, projection in zip(self.level_names, self.input_proj, strict=True)
-        ]
-        sizes = tuple((m.shape[2], m.shape[3]) for m in maps)
-        levels = self._encode(maps, sizes)
-        fine = self.lateral(features[self.fine].float())
-        fine = fine + F.interpolate(
-            levels[-1], size=fine.shape[-2:], mode="bilinear", align_corners=False
-        )
-        return PixelFeatures(self.mask_features(self.output(fine).relu_()), levels)
+        # Sampling places need more digits than half precision has.
+        with torch.autocast(self.level_embed.device.type, enabled=False):
+            maps = [
+                projection(features[name].float())
+                for name, projection in zip(self.level_names, self.input_proj, strict=True)
+            ]
+            sizes = tuple((m.shape[2], m.shape[3]) for m in maps)
+            levels = self._encode(maps, sizes)
+            fine = self.lateral(features[self.fine].float())
+            fine = fine + F.interpolate(
+                levels[-1], size=fine.shape[-2:], mode="bilinear", align_corners=False
+            )
+            return PixelFeatures(self.mask_features(self.output(fine).relu_()), levels)
 
     def _encode(self, maps: list[torch.Tensor], sizes: Sizes) -> list[torch.Tensor]:
         tokens = torch.cat([m.flatten(2) for m in maps], 2).transpose(1, 2)  # (N, L, C)
