@@ -15,10 +15,10 @@ from mask_transformers.layers.position_encoding import sine_position_encoding
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_equals_pytorchs(masked):
-    ours, reference = MultiHeadAttention(16, 4), nn.MultiheadAttention(16, 4, batch_first=True)
+    ours, reference = MultiHeadAttention(24, 4), nn.MultiheadAttention(24, 4, batch_first=True)
     nn.init.normal_(ours.in_proj_bias)
     reference.load_state_dict(ours.state_dict())
-    query, key, value = torch.randn(2, 5, 16), torch.randn(2, 7, 16), torch.randn(2, 7, 16)
+    query, key, value = torch.randn(2, 5, 24), torch.randn(2, 7, 24), torch.randn(2, 7, 24)
     attend = torch.rand(2, 5, 7) > 0.4
     attend[..., 0] = True
     blocked = (~attend).repeat_interleave(4, 0) if masked else None
