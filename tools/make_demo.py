@@ -40,7 +40,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, default=Path("output/demo"), help="folder to write")
-    parser.add_argument("--config-file", "--config", default=str(CONFIG), help="yaml of the model")
+    parser.add_argument("--config-file", default=str(CONFIG), help="yaml of the model")
     parser.add_argument("--minutes", type=float, default=12.0, help="time budget of the training")
     parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help="config values")
     args = parser.parse_args(arguments)
@@ -64,7 +64,7 @@ def train(cfg: CfgNode) -> tuple[Trainer, dict]:
     """Train from the initial weights; the trainer and the results on the evaluation set."""
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
-    results = trainer.train() or getattr(trainer, "_last_eval_results", None)
+    results = trainer.train()
     return trainer, results or Trainer.test(cfg, trainer.model)
 
 

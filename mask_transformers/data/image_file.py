@@ -3,6 +3,8 @@
 import numpy as np
 from detectron2.data import detection_utils
 
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+
 
 def read_image_file(path: str, image_format: str | None, role: str = "image") -> np.ndarray:
     """Read ``path`` as an (H, W, C) or (H, W) array, turned upright as its EXIF data asks.

@@ -74,3 +74,12 @@ def transform_bitmaps(bitmaps: list[np.ndarray], transforms: Transform) -> list[
         bits = np.where(bits >> BITS, np.uint8(0), bits)
         moved += [bits >> bit & 1 for bit in range(len(group))]
     return moved
+
+
+def mask_box(mask: np.ndarray) -> list[int]:
+    """[x, y, width, height] in pixels of a mask (H, W), as COCO has it; zeros for an empty mask."""
+    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    if not len(rows):
+        return [0, 0, 0, 0]
+    x, y = int(columns[0]), int(rows[0])
+    return [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]

@@ -47,6 +47,11 @@ def decode_ids(rgb: np.ndarray) -> np.ndarray:
     return red | green << 8 | blue << 16
 
 
+def encode_ids(ids: np.ndarray) -> np.ndarray:
+    """The panoptic PNG, (H, W, 3) uint8, of segment ids (H, W); ``decode_ids`` the other way."""
+    return np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
+
+
 def segment_index(ids: np.ndarray, listed: list[int], png: str) -> np.ndarray:
     """Position in ``listed`` of every pixel's id, (H, W) int32, and -1 where the id is 0.
 

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from ..data.instance_masks import mask_box
+from ..data.label_maps import encode_ids
 from ..output_files import write_image, write_json
 from ..visualization.results import OUTPUT_KEYS
 
@@ -69,15 +71,14 @@ class RawResults:
 
     def _add_panoptic(self, source: Path, image_id: Any, ids: np.ndarray, segments: list) -> None:
         png = self._png("panoptic", source)
-        rgb = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1)
-        write_image(rgb.astype(np.uint8), png)
+        write_image(encode_ids(ids), png)
         infos = [
             {
                 "id": segment["id"],
                 "category_id": self._category(segment["category_id"]),
                 "isthing": int(segment["isthing"]),
                 "area": int((ids == segment["id"]).sum()),
-                "bbox": _box(ids == segment["id"]),
+                "bbox": mask_box(ids == segment["id"]),
                 "iscrowd": 0,
             }
             for segment in segments
@@ -98,7 +99,7 @@ class RawResults:
                     "image_id": image_id,
                     "category_id": self._category(int(instances.pred_classes[k])),
                     "score": float(instances.scores[k]),
-                    "bbox": _box(mask),
+                    "bbox": mask_box(mask),
                     "segmentation": {"size": code["size"], "counts": code["counts"].decode()},
                 }
             )
@@ -125,12 +126,3 @@ def _categories(metadata, dataset_ids: dict[int, int]) -> list[dict]:
         {"id": dataset_ids.get(i, i), "name": name, "isthing": int(i in thing_indices)}
         for i, name in enumerate(names)
     ]
-
-
-def _box(mask: np.ndarray) -> list[int]:
-    """[x, y, width, height] in pixels; zeros for an empty mask."""
-    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-    if not len(rows):
-        return [0, 0, 0, 0]
-    x, y = int(columns[0]), int(rows[0])
-    return [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]

@@ -264,12 +264,8 @@ def test_bad_label_files_are_named(tmp_path, labels, message):
 
 
 @pytest.mark.parametrize("instance_json", ["", "panoptic_coco_detection_format.json"])
-def test_official_coco_annotations(tmp_path, evaluate, instance_json):
-    checkout = Path(__file__).parents[2]
-    shared = Path(os.getenv("MASK_TRANSFORMERS_SHARED", checkout.parent / "shared"))
+def test_official_coco_annotations(shared, tmp_path, evaluate, instance_json):
     root = shared / "data/coco_sample"
-    if not root.is_dir():
-        pytest.skip("the two COCO images are not here")
     name = f"coco_sample_{tmp_path.name}"
     folders = root / "panoptic_examples", root / "input_images"
     register_panoptic(name, root / "panoptic_examples.json", *folders)

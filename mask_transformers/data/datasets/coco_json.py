@@ -56,13 +56,18 @@ def sorted_categories(content: dict[str, Any]) -> list[dict[str, Any]]:
     return sorted(content["categories"], key=lambda c: (not c.get("isthing", 1), c["id"]))
 
 
+def parse_json(path: Path) -> Any:
+    """Content of a json file; ValueError names the file if it is not valid."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid json: {error}") from error
+
+
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"annotation file {path} does not exist")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid json: {error}") from error
+    content = parse_json(path)
     for key in ("images", "annotations", "categories"):
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):

@@ -1,6 +1,5 @@
 """One's own data as one folder: what it holds is found out, registered and put in the config."""
 
-import json
 import logging
 import os
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
+from .coco_json import parse_json
 from .custom import register_instances, register_panoptic, register_semantic
 
 logger = logging.getLogger(__name__)
@@ -133,10 +133,7 @@ def _read_classes(path: Path) -> dict[str, Any]:
     """Names, and maybe the ignore label, of a classes.json: a list or an object."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; it lists the class names")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid json: {error}") from error
+    content = parse_json(path)
     content = {"classes": content} if isinstance(content, list) else content
     names = content.get("classes") if isinstance(content, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

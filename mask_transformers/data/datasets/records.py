@@ -6,9 +6,9 @@ from typing import Any
 
 from detectron2.data.datasets.coco import load_coco_json
 
+from ..image_file import IMAGE_SUFFIXES
 from .coco_json import read_panoptic_json, sorted_categories
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 # Missing files named in one message.
 NAMED_FILES = 5
 

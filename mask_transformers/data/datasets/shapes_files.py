@@ -15,6 +15,8 @@ from iopath.common.file_io import file_lock
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from ..instance_masks import mask_box
+from ..label_maps import encode_ids
 from .shapes_drawing import Scene, draw_scene
 from .shapes_forms import STUFF, THINGS
 
@@ -107,8 +109,7 @@ def _add_scene(
     # Colours are not subsampled: edges of the shapes stay where the labels have them.
     Image.fromarray(scene.image).save(images / f"{stem}.jpg", quality=92, subsampling=0)
     ids, segments = _segments(scene)
-    rgb = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
-    Image.fromarray(rgb).save(labels / f"{stem}.png")
+    Image.fromarray(encode_ids(ids)).save(labels / f"{stem}.png")
     height, width = ids.shape
     image = {"id": image_id, "file_name": f"{stem}.jpg", "height": height, "width": width}
     panoptic["images"].append(image)
@@ -136,18 +137,11 @@ def _segments(scene: Scene) -> tuple[np.ndarray, list[dict[str, Any]]]:
                 "id": number,
                 "category_id": category,
                 "area": int(mask.sum()),
-                "bbox": _box(mask),
+                "bbox": mask_box(mask),
                 "iscrowd": 0,
             }
         )
     return ids, segments
-
-
-def _box(mask: np.ndarray) -> list[int]:
-    """[x, y, width, height] in pixels of a mask that is not empty."""
-    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-    x, y = int(columns[0]), int(rows[0])
-    return [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
 
 
 def _instance(segment: dict, ids: np.ndarray, image_id: int, instances: dict) -> dict[str, Any]:
