@@ -7,8 +7,9 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from torch import nn
 
-from .checkpoint.load import load_official_state_dict, read_state_dict
+from .checkpoint.load import load_official_state_dict
 from .checkpoint.published import fetch
+from .checkpoint.read import read_state_dict
 from .config import add_mask_transformer_config
 
 

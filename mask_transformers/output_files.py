@@ -1,8 +1,9 @@
 """Writing results without losing any: complete files only, and none that exists is replaced."""
 
 import json
+import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,17 @@ def write_image(image: np.ndarray, path: Path) -> None:
 
 
 def write_json(content: Any, path: Path) -> None:
-    """Write ``content`` as indented JSON."""
-    text = json.dumps(content, indent=1) + "\n"
+    """Write ``content`` as indented JSON; NaN and infinity, which JSON lacks, become null."""
+    text = json.dumps(_finite_or_none(content), indent=1, allow_nan=False) + "\n"
     write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def _finite_or_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite_or_none(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite_or_none(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def refuse_existing(targets: Iterable[Path], overwrite: bool = False) -> None:

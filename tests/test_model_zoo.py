@@ -9,18 +9,22 @@ NAMES = model_zoo.names()
 @pytest.mark.parametrize("name", NAMES)
 def test_every_model_trains_one_step_and_predicts_in_miniature(name, tiny_model, make_record):
     model = tiny_model(name)
-    before = [p.detach().clone() for p in model.parameters() if p.requires_grad]
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    before = {n: p.detach().clone() for n, p in trained.items()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = model.train()([make_record(2), make_record(1)])
     sum(losses.values()).backward()
     optimizer.step()
     assert all(torch.isfinite(value) for value in losses.values())
-    after = [p for p in model.parameters() if p.requires_grad]
-    assert all(torch.isfinite(p).all() for p in after)
-    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert all(torch.isfinite(p).all() for p in trained.values())
+    assert [n for n, p in trained.items() if p.grad is None or torch.equal(p, before[n])] == []
     with torch.no_grad():
-        [result] = model.eval()([{"image": make_record()["image"]}])
-    assert result
+        [result] = model.eval()([{"image": make_record()["image"], "height": 30, "width": 40}])
+    results = {"panoptic": "panoptic_seg", "instance": "instances", "semantic": "sem_seg"}
+    assert set(result) == {results[task] for task in model.tasks}
+    if "sem_seg" in result:
+        classes = model.transformer_decoder.class_embed.out_features - 1
+        assert result["sem_seg"].shape == (classes, 30, 40)
 
 
 @pytest.mark.parametrize("name", NAMES)

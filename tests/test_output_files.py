@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -36,6 +38,13 @@ def test_images_are_written_in_the_format_of_their_suffix(tmp_path, suffix):
 def test_json_is_written(tmp_path):
     write_json({"PQ": 70.5}, tmp_path / "metrics.json")
     assert (tmp_path / "metrics.json").read_text() == '{\n "PQ": 70.5\n}\n'
+
+
+def test_numbers_that_json_lacks_become_null(tmp_path):
+    nan, infinity = float("nan"), float("inf")
+    write_json({"a": [nan, 1.5], "b": {"c": (infinity, "nan")}}, tmp_path / "x.json")
+    wanted = {"a": [None, 1.5], "b": {"c": [None, "nan"]}}
+    assert json.loads((tmp_path / "x.json").read_text()) == wanted
 
 
 def test_existing_files_are_refused(tmp_path):

@@ -4,6 +4,7 @@ python tools/strip_checkpoint.py output/mine/model_final.pth output/mine/weights
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -29,7 +30,10 @@ def main() -> None:
     parser.add_argument("target", type=Path, help="file to write; it must not exist")
     parser.add_argument("--half", action="store_true", help="in 16 bits")
     args = parser.parse_args()
-    strip(args.source, args.target, args.half)
+    try:
+        strip(args.source, args.target, args.half)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

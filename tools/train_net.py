@@ -8,7 +8,12 @@ from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 
 from mask_transformers.engine import Trainer, build_config, launch, load_weights
-from mask_transformers.engine.setup import refuse_to_overwrite, set_up_logging
+from mask_transformers.engine.setup import (
+    evaluation_dir,
+    refuse_to_overwrite,
+    set_up_logging,
+    warn_of_nothing_to_resume,
+)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -40,6 +45,8 @@ def main(args: argparse.Namespace) -> None:
         load_weights(model, cfg.MODEL.WEIGHTS)
         Trainer.test(cfg, model)
         return
+    if args.resume:
+        warn_of_nothing_to_resume(cfg.OUTPUT_DIR)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     trainer.train()
@@ -49,7 +56,11 @@ if __name__ == "__main__":
     arguments = parse_arguments()
     try:
         config = configure(arguments)
-        if not (arguments.resume or arguments.eval_only):
+        if arguments.eval_only:
+            # Chosen once, for all processes.
+            folder = evaluation_dir(config.OUTPUT_DIR)
+            arguments.opts = [*(arguments.opts or []), "OUTPUT_DIR", folder]
+        elif not arguments.resume:
             refuse_to_overwrite(config.OUTPUT_DIR)
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         sys.exit(f"error: {error}")

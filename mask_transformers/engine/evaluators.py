@@ -3,8 +3,7 @@
 import contextlib
 import io
 import logging
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -21,7 +20,6 @@ from ..data.metadata import class_count
 from ..evaluation.panoptic import PanopticEvaluator
 from ..evaluation.panoptic_ground_truth import class_map_reader, write_instance_json
 from ..evaluation.semantic import SemanticEvaluator, label_reader
-from ..output_files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +29,21 @@ Builder = Callable[[CfgNode, str, str], DatasetEvaluator]
 def build_evaluators(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluators:
     """The evaluators of ``dataset_name`` for MODEL.MASK_TRANSFORMER.TEST.TASKS.
 
-    All of them share one inference pass. Tasks that the data set has no annotations for are left
-    out with a warning. ValueError names the data set, its type and the tasks if none is left.
+    All of them share one inference pass; raises as :func:`fitting_tasks`.
+    """
+    kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
+    fitting = fitting_tasks(cfg, dataset_name)
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
+    return DatasetEvaluators(
+        [_BUILDERS[kind, task](cfg, dataset_name, output_dir) for task in fitting]
+    )
+
+
+def fitting_tasks(cfg: CfgNode, dataset_name: str) -> list[str]:
+    """The tasks of MODEL.MASK_TRANSFORMER.TEST.TASKS that ``dataset_name`` can be evaluated for.
+
+    Tasks that the data set has no annotations for are left out with a warning. ValueError names
+    the data set, its type and the tasks if none is left.
     """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
     tasks = list(cfg.MODEL.MASK_TRANSFORMER.TEST.TASKS)
@@ -46,21 +57,7 @@ def build_evaluators(cfg: CfgNode, dataset_name: str, output_dir: str) -> Datase
         )
     if left_out := [task for task in tasks if task not in fitting]:
         logger.warning(f"Data set {dataset_name!r} has no annotations to evaluate {left_out}")
-    Path(output_dir).mkdir(parents=True, exist_ok=True)
-    return DatasetEvaluators(
-        [_BUILDERS[kind, task](cfg, dataset_name, output_dir) for task in fitting]
-    )
-
-
-def save_results(results: Mapping, path: Path) -> None:
-    """Write metrics as JSON, NaN as null."""
-    write_json(_without_nan(results), path)
-
-
-def _without_nan(value):
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return fitting
 
 
 def _tasks_of(kind: str | None) -> list[str]:

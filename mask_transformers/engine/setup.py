@@ -50,12 +50,28 @@ def _choose_device(cfg: CfgNode, asked_for: bool) -> None:
 
 
 def refuse_to_overwrite(output_dir: str) -> None:
-    """FileExistsError when ``output_dir`` holds the checkpoints of an earlier training."""
-    if (Path(output_dir) / "last_checkpoint").exists():
+    """FileExistsError when ``output_dir`` holds metrics or checkpoints of an earlier training."""
+    if any((Path(output_dir) / name).exists() for name in ("last_checkpoint", "metrics.json")):
         raise FileExistsError(
             f"OUTPUT_DIR {output_dir} holds a training already: continue it with --resume, or "
             "choose another OUTPUT_DIR"
         )
+
+
+def evaluation_dir(output_dir: str) -> str:
+    """Where an evaluation writes: ``output_dir``, or a new folder in it if that holds a run."""
+    if not (Path(output_dir) / "config.yaml").exists():
+        return output_dir
+    folder, number = Path(output_dir) / "evaluation", 1
+    while folder.exists():
+        folder, number = Path(output_dir) / f"evaluation.{number}", number + 1
+    return str(folder)
+
+
+def warn_of_nothing_to_resume(output_dir: str) -> None:
+    """Say that ``--resume`` starts from the beginning where ``output_dir`` has no checkpoint."""
+    if not (Path(output_dir) / "last_checkpoint").exists():
+        logger.warning(f"OUTPUT_DIR {output_dir} holds no checkpoint to resume: a new training")
 
 
 def set_up_logging(output_dir: str) -> None:

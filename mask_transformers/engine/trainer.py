@@ -21,7 +21,8 @@ from torch import nn
 
 from ..checkpoint.checkpointer import MaskTransformerCheckpointer
 from ..data.mapper import MaskTransformerMapper
-from .evaluators import build_evaluators, save_results
+from ..output_files import write_json
+from .evaluators import build_evaluators, fitting_tasks
 from .optimizer import build_optimizer
 from .schedule import BudgetLR, build_lr_scheduler
 from .setup import set_up_logging
@@ -48,6 +49,8 @@ class Trainer(DefaultTrainer):
         cfg = _without_unsupported_amp(
             self.auto_scale_workers(cfg, comm.get_world_size()), torch.device(cfg.MODEL.DEVICE)
         )
+        for name in cfg.DATASETS.TEST:
+            fitting_tasks(cfg, name)  # an error now, not after hours
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
@@ -95,7 +98,7 @@ class Trainer(DefaultTrainer):
             names = list(cfg.DATASETS.TEST)
             by_name = {names[0]: results} if len(names) == 1 else results
             for name, result in by_name.items():
-                save_results(result, Path(inference_dir(cfg, name)) / "results.json")
+                write_json(result, Path(inference_dir(cfg, name)) / "results.json")
         return results
 
     def build_hooks(self) -> list[hooks.HookBase]:

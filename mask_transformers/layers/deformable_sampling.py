@@ -128,8 +128,9 @@ def _corners(place: torch.Tensor, sizes: Sizes, rows_per_image: int):
     zero = place.new_zeros(())
     x = torch.clamp(place[..., 0].flatten(2) + 1, zero, width + 1.0)
     y = torch.clamp(place[..., 1].flatten(2) + 1, zero, height + 1.0)
-    x0 = torch.minimum(x.floor(), width.float())
-    y0 = torch.minimum(y.floor(), height.float())
+    # fmin lets NaN name an existing row; it goes on in the fractions, for the matcher to report.
+    x0 = torch.fmin(x.floor(), width.float())
+    y0 = torch.fmin(y.floor(), height.float())
     down = (width + 2) * heads
     top = y0.int().mul_(down).add_(x0.int(), alpha=heads).add_(start)  # (N, Q, samples)
     image = torch.arange(n, dtype=torch.int32, device=place.device)

@@ -68,15 +68,18 @@ def resize_to_output(
     image: tuple[int, int],
     output: tuple[int, int],
 ) -> torch.Tensor:
-    """Mask logits (Q, h, w) of a padded image to (Q, *output): all sizes are (height, width).
+    """Maps (Q, h, w) of a padded image to (Q, *output): all sizes are (height, width).
 
-    As in the official code the masks are brought to the padded size, cut to the image and then
+    As in the official code the maps are brought to the padded size, cut to the image and then
     resized, all bilinearly; the order matters for the last digits.
     """
     if not len(masks):  # which interpolate refuses
         return masks.new_zeros(0, *output)
-    masks = F.interpolate(masks[None], size=padded, mode="bilinear", align_corners=False)
-    masks = masks[:, :, : image[0], : image[1]]
-    if image != output:
-        masks = F.interpolate(masks, size=output, mode="bilinear", align_corners=False)
-    return masks[0]
+    masks = _resize(masks, padded)[:, : image[0], : image[1]]
+    return _resize(masks, output)
+
+
+def _resize(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    if tuple(maps.shape[1:]) == tuple(size):
+        return maps
+    return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]

@@ -129,9 +129,12 @@ class Mask2Former(MaskTransformer):
         padded = (images.tensor.shape[-2], images.tensor.shape[-1])
         used = self._used_queries(class_logits)
         masks = predict_masks(embeddings[None, used], features[None])[0].float()
-        return self._results(
-            class_logits[used].float(), resize_to_output(masks, padded, size, output)
-        )
+        logits = class_logits[used].float()
+        if self.tasks == ("semantic",):
+            # Here the official code resizes the scores of the classes, not the masks.
+            scores = semantic_inference(logits, resize_to_output(masks, padded, size, size))
+            return {"sem_seg": resize_to_output(scores, size, size, output)}
+        return self._results(logits, resize_to_output(masks, padded, size, output))
 
     def _used_queries(self, class_logits: torch.Tensor) -> torch.Tensor:
         """Indices of the queries whose masks can matter, so that only these are upsampled."""

@@ -236,7 +236,7 @@ def test_half_a_file_is_named(tmp_path):
         read_state_dict(path)
 
 
-@pytest.mark.parametrize("content", [{}, {"model": {}}, {"model": 3}, [1, 2]])
+@pytest.mark.parametrize("content", [{}, {"model": {}}, [1, 2]])
 def test_a_file_without_state_dict_is_named(tmp_path, content):
     with pytest.raises(ValueError, match=r"empty\.pth holds no state dict"):
         read_state_dict(_write(tmp_path / "empty.pth", content))

@@ -248,6 +248,7 @@ def test_two_annotations_of_one_image(tmp_path, data):
         (("annotations", 0, "category_id"), 8, "id 8, which is not in 'categories'"),
         (("annotations", 0, "area"), None, "annotation 1 has no 'area'"),
         (("annotations", 0, "segmentation"), None, "annotation 1 has no 'segmentation'"),
+        (("images", 1, "width"), None, "image .* has no 'width'"),
     ],
 )
 def test_contradictions_in_instance_json(tmp_path, data, path, value, words):

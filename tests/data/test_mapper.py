@@ -1,5 +1,4 @@
 import copy
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +15,6 @@ from mask_transformers.data import MaskTransformerMapper
 from mask_transformers.data.augmentations import QuarterTurnTransform
 from mask_transformers.data.datasets.records import panoptic_records
 from mask_transformers.data.mapper import mask_boxes
-
-SHARED = Path(
-    os.environ.get("MASK_TRANSFORMERS_SHARED", Path(__file__).parents[2] / ".." / "shared")
-)
 
 
 def mapper(annotations, augmentations=(), num_classes=3, ignore_label=255):
@@ -347,7 +342,6 @@ def test_from_config_errors(cfg):
     MetadataCatalog.remove("two")
 
 
-@pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="no real data here")
 @pytest.mark.parametrize(
     ("folder", "task"),
     [
@@ -357,12 +351,12 @@ def test_from_config_errors(cfg):
         ("camvid", "semantic"),
     ],
 )
-def test_real_data(cfg, folder, task):
+def test_real_data(cfg, folder, task, shared):
     from detectron2.data import DatasetCatalog
 
     from mask_transformers.data.datasets import use_folder
 
-    use_folder(cfg, SHARED / "data" / folder, task)
+    use_folder(cfg, shared / "data" / folder, task)
     cfg.INPUT.LSJ.ENABLED, cfg.INPUT.LSJ.IMAGE_SIZE = True, 128
     mapped = MaskTransformerMapper(cfg)
     for record in DatasetCatalog.get(cfg.DATASETS.TEST[0])[:5]:

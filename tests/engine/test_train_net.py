@@ -10,6 +10,7 @@ from pixel_classifier import small_config
 from sample_folder import write_panoptic_folder
 
 from mask_transformers.engine import Trainer, load_weights
+from mask_transformers.engine.setup import evaluation_dir, refuse_to_overwrite
 
 TOOL = Path(__file__).parents[2] / "tools/train_net.py"
 
@@ -97,6 +98,28 @@ def test_weights_of_another_size_are_refused(folder, tmp_path):
         load_weights(model, str(tmp_path / "other.pth"))
     with pytest.raises(ValueError, match=r"MODEL\.WEIGHTS is empty"):
         load_weights(model, "")
+
+
+def test_an_evaluation_leaves_an_earlier_run_as_it_is(tmp_path):
+    run = tmp_path / "run"
+    assert evaluation_dir(str(run)) == str(run)
+    run.mkdir()
+    (run / "config.yaml").touch()
+    for name in ("evaluation", "evaluation.1", "evaluation.2"):
+        assert evaluation_dir(str(run)) == str(run / name)
+        (run / name).mkdir()
+
+
+def test_nothing_to_resume_is_said(run, caplog):
+    run("--resume")
+    assert "holds no checkpoint to resume" in caplog.text
+
+
+def test_metrics_of_an_interrupted_run_are_not_mixed_with_new_ones(tmp_path):
+    refuse_to_overwrite(str(tmp_path))
+    (tmp_path / "metrics.json").touch()
+    with pytest.raises(FileExistsError, match="holds a training already"):
+        refuse_to_overwrite(str(tmp_path))
 
 
 def test_bad_arguments_end_in_one_line(tmp_path):

@@ -146,3 +146,8 @@ def test_missing_initial_weights_are_named(make):
 def test_nothing_to_train_on_is_an_error(make):
     with pytest.raises(ValueError, match=r"DATASETS\.TRAIN is empty"):
         make("DATASETS.TRAIN", ())
+
+
+def test_tasks_that_do_not_fit_are_refused_before_training(make):
+    with pytest.raises(ValueError, match=r"cannot|can be evaluated for"):
+        make("MODEL.MASK_TRANSFORMER.TEST.TASKS", ["instance"], "DATASETS.TEST", ("no_such_set",))

@@ -68,6 +68,16 @@ def test_far_outside_gives_zero_and_moves_nothing(far):
         assert not gradient.any()
 
 
+def test_nan_places_give_nan_for_the_matcher_to_report():
+    value = torch.randn(1, 12, 2, 4)
+    place = torch.ones(1, 3, 2, 1, 2, 2)
+    place[0, 1, 0, 0, 0, 0] = float("nan")
+    out = sample_levels(value, ((3, 4),), place, torch.ones(place.shape[:-1]))
+    bad = out.isnan()
+    assert bad[0, 1, 0].all()
+    assert bad.sum() == value.shape[-1], "other queries and heads are untouched"
+
+
 def test_levels_images_and_heads_do_not_see_each_other():
     batch, heads = 2, 2
     place = _at(_kinks(), heads).repeat(batch, 1, 1, 1, 1, 1)

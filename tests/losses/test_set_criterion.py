@@ -25,7 +25,7 @@ def _inputs(layers=2, images=2, counts=(2, 1), size=(24, 32)):
 
 
 def _criterion(**arguments):
-    return PointSetCriterion(num_classes=CLASSES, points=50, **arguments)
+    return PointSetCriterion(**{"num_classes": CLASSES, "points": 50, **arguments})
 
 
 def test_every_layer_has_three_losses_and_the_last_no_suffix():
@@ -151,6 +151,18 @@ def test_points_keep_their_precision_under_autocast():
         losses = criterion(predictions, features.bfloat16(), targets)
     assert losses["loss_mask"] < 1e-3
     assert losses["loss_dice"] < 1e-3
+
+
+def test_matching_does_not_overflow_in_half_precision():
+    """12544 points of logits 10 sum to more than float16 holds."""
+    predictions, features, targets = _inputs(layers=1, counts=(2, 1))
+    for target in targets:
+        target.masks[:] = True
+    criterion = _criterion(points=12544)
+    half = [(c.half(), torch.full_like(e, 10 / DIM).half()) for c, e in predictions]
+    with torch.autocast("cpu", torch.float16):
+        [pairs] = criterion.match(half, torch.ones_like(features).half().unbind(), targets)
+    assert [len(queries) for queries, _ in pairs] == [2, 1]
 
 
 def test_the_seed_decides_the_points():

@@ -155,6 +155,20 @@ def test_results_have_the_size_asked_for(tiny_model, make_record):
         assert result["instances"].pred_masks.shape[1:] == size
 
 
+def test_semantic_models_resize_scores_as_the_official_code_does(tiny_model, make_record):
+    model = tiny_model("mask2former_R50_ade20k_semantic").eval()
+    [record] = _images([make_record(size=(48, 64))])
+    with torch.no_grad():
+        [result] = model([{**record, "height": 90, "width": 110}])
+        raw = model.raw_outputs(model.prepare_images([record]).tensor)
+    resize = {"mode": "bilinear", "align_corners": False}
+    masks = torch.nn.functional.interpolate(raw["pred_masks"], (64, 64), **resize)
+    classes = raw["pred_logits"][0].softmax(-1)[:, :-1]
+    scores = torch.einsum("qc,qhw->chw", classes, masks[0, :, :48, :64].sigmoid())
+    expected = torch.nn.functional.interpolate(scores[None], (90, 110), **resize)[0]
+    torch.testing.assert_close(result["sem_seg"], expected)
+
+
 def test_an_image_in_which_no_query_is_sure(tiny_model, make_record):
     model = tiny_model(keys={TASKS: ["panoptic"]}).eval()
     with torch.no_grad():

@@ -41,6 +41,9 @@ def read_instances_json(path: Path) -> dict[str, Any]:
     """Content of a checked COCO instance json; raises as :func:`read_panoptic_json`."""
     content = _read(path)
     categories = _check_categories(path, content, ("id", "name"))
+    for image in content["images"]:
+        # Polygons become masks of this size.
+        _check_keys(path, f"image {image['id']!r}", image, ("height", "width"))
     images = {image["id"] for image in content["images"]}
     for annotation in content["annotations"]:
         where = f"annotation {annotation.get('id')!r}"

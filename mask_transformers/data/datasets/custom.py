@@ -142,7 +142,7 @@ def _is_registered(name: str, arguments: tuple) -> bool:
     raise ValueError(
         f"a data set {name!r} is registered already, "
         f"{'by another call' if before is None else 'with other arguments'}: {before or ''}; "
-        f"choose another name than for {arguments}"
+        f"choose another name (with --data: of the folder) for {arguments}"
     )
 
 
