@@ -1,6 +1,6 @@
 """The demonstration: train a small Mask2Former for some minutes, score it, draw what it sees.
 
-python tools/make_demo.py [--output output/demo] [--minutes 12] [KEY VALUE ...]
+python tools/make_demo.py [--output output/demo] [--minutes 13.5] [KEY VALUE ...]
 
 Writes into --output: metrics.json, curve.png, predictions.png, and the checkpoint and logs in
 train/. An output folder of an earlier run is renamed to output/demo.1, output/demo.2, ...
@@ -41,7 +41,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, default=Path("output/demo"), help="folder to write")
     parser.add_argument("--config-file", default=str(CONFIG), help="yaml of the model")
-    parser.add_argument("--minutes", type=float, default=12.0, help="time budget of the training")
+    parser.add_argument("--minutes", type=float, default=13.5, help="time budget of the training")
     parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help="config values")
     args = parser.parse_args(arguments)
     if args.minutes <= 0:
