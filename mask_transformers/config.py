@@ -49,6 +49,8 @@ def _add_model_keys(cfg: CN) -> None:
     node.PIXEL_DECODER.POINTS = 4
     # Width of the feed-forward network of the encoder layers.
     node.PIXEL_DECODER.FFN_DIM = 1024
+    # Dropout in the encoder layers of "TransformerFPNPixelDecoder".
+    node.PIXEL_DECODER.DROPOUT = 0.1
 
     # Keys of the transformer decoder.
     node.TRANSFORMER_DECODER = CN()
@@ -60,12 +62,22 @@ def _add_model_keys(cfg: CN) -> None:
     node.TRANSFORMER_DECODER.HEADS = 8
     # Width of the feed-forward network of the decoder layers.
     node.TRANSFORMER_DECODER.FFN_DIM = 2048
+    # Dropout in the layers of "StandardDecoder".
+    node.TRANSFORMER_DECODER.DROPOUT = 0.1
+    # "MaskedAttentionDecoder": whether queries look only where they saw their mask; False is plain
+    # cross-attention, an ablation.
+    node.TRANSFORMER_DECODER.MASKED = True
+
+    # Which query learns which target: "hungarian" (least cost) or, in MaskFormer with as many
+    # queries as classes, "fixed" (query i stands for class i).
+    node.MATCHER = "hungarian"
 
     # Keys of matching and losses.
     node.LOSS = CN()
     # Weight of the class term, in the matching cost and in the loss.
     node.LOSS.CLASS_WEIGHT = 2.0
-    # Weight of the per-pixel mask term (binary cross entropy), in the cost and in the loss.
+    # Weight of the per-pixel mask term, in the cost and in the loss: binary cross entropy in
+    # Mask2Former, focal in MaskFormer.
     node.LOSS.MASK_WEIGHT = 5.0
     # Weight of the dice term, in the cost and in the loss.
     node.LOSS.DICE_WEIGHT = 5.0

@@ -2,11 +2,19 @@
 
 import torch
 import torch.nn.functional as F
+from fvcore.nn import sigmoid_focal_loss
 
 
 def bce_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Mean binary cross entropy over points: (M, P) and (M, P) in [0, 1] to (M,)."""
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
+
+
+def focal_loss(
+    logits: torch.Tensor, targets: torch.Tensor, alpha: float = 0.25, gamma: float = 2.0
+) -> torch.Tensor:
+    """Mean focal loss (Lin et al., 2017, eq. 5): (M, P) and (M, P) in [0, 1] to (M,)."""
+    return sigmoid_focal_loss(logits, targets, alpha, gamma).mean(1)
 
 
 def dice_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
