@@ -134,13 +134,16 @@ def _mask_losses(
     """Sums of the focal and dice losses over all matched masks of one layer."""
     focal, dice = [], []
     for image, (queries, chosen) in enumerate(pairs):
-        truth = targets[image].masks[chosen]
+        truth = targets[image].masks[chosen].flatten(1)
         # Without a match these are sums over nothing: zero, but part of the graph, as every
         # process must reach every parameter.
         logits = predict_masks(embedding[image : image + 1, queries], mask_features[image, None])
         logits = F.interpolate(
-            logits[0, :, None].float(), size=truth.shape[-2:], mode="bilinear", align_corners=False
+            logits[0, :, None].float(),
+            size=targets[image].masks.shape[-2:],
+            mode="bilinear",
+            align_corners=False,
         ).flatten(1)
-        focal.append(focal_loss(logits, truth.flatten(1).float()).sum())
-        dice.append(dice_loss(logits, truth.flatten(1).float()).sum())
+        focal.append(focal_loss(logits, truth).sum())
+        dice.append(dice_loss(logits, truth.float()).sum())
     return {"mask": torch.stack(focal).sum(), "dice": torch.stack(dice).sum()}

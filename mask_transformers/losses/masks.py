@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-from fvcore.nn import sigmoid_focal_loss
 
 
 def bce_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -13,8 +12,11 @@ def bce_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 def focal_loss(
     logits: torch.Tensor, targets: torch.Tensor, alpha: float = 0.25, gamma: float = 2.0
 ) -> torch.Tensor:
-    """Mean focal loss (Lin et al., 2017, eq. 5): (M, P) and (M, P) in [0, 1] to (M,)."""
-    return sigmoid_focal_loss(logits, targets, alpha, gamma).mean(1)
+    """Mean focal loss (Lin et al., 2017, eq. 5): (M, P) and bool (M, P) to (M,)."""
+    # With the sign that makes large values wrong, both cases are one formula.
+    wrong = torch.where(targets, -logits, logits)
+    weight = torch.where(targets, alpha, 1 - alpha)
+    return (weight * wrong.sigmoid() ** gamma * F.softplus(wrong)).mean(1)
 
 
 def dice_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

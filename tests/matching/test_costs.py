@@ -33,4 +33,8 @@ def test_mask_costs_of_soft_targets():
         torch.testing.assert_close(cost(logits, targets), expected)
 
 
-COSTS = [(bce_cost, bce_loss), (dice_cost, dice_loss), (focal_cost, focal_loss)]
+def _focal_loss(logits, targets):
+    return focal_loss(logits, targets.bool())
+
+
+COSTS = [(bce_cost, bce_loss), (dice_cost, dice_loss), (focal_cost, _focal_loss)]
