@@ -48,11 +48,7 @@ COMPARISONS = {
     "camvid": [
         Run("Mask2Former", _MASK2FORMER + "custom_semantic", _CAMVID),
         Run("MaskFormer", _MASKFORMER + "custom_semantic", _CAMVID),
-        Run(
-            "PerPixelBaseline+",
-            _BASELINE + "plus_small_custom_semantic",
-            [*_CAMVID, "MODEL.MASK_TRANSFORMER.QUERIES", "11"],
-        ),
+        Run("PerPixelBaseline+", _BASELINE + "plus_small_custom_semantic", _CAMVID),
         Run("PerPixelBaseline", _BASELINE + "small_custom_semantic", _CAMVID),
     ],
     "shapes": [

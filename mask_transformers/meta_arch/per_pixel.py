@@ -82,7 +82,8 @@ class PerPixelBaseline(MaskTransformer):
     def from_config(cls, cfg: CfgNode) -> dict:
         """Arguments from a config; TRANSFORMER_DECODER.NAME "" is the baseline without the +.
 
-        ValueError names the key of a contradictory value.
+        There are as many queries as classes, whatever QUERIES says. ValueError
+        names the key of a contradictory value.
         """
         check_config(cfg)
         node = cfg.MODEL.MASK_TRANSFORMER
@@ -165,10 +166,10 @@ def _classifier(cfg: CfgNode, in_channels: int) -> nn.Module:
     name = node.TRANSFORMER_DECODER.NAME
     if not name:
         return PixelClassifier(node.NUM_CLASSES, node.MASK_DIM)
-    if name != "StandardDecoder" or node.QUERIES != node.NUM_CLASSES:
+    if name != "StandardDecoder":
         raise ValueError(
-            "PerPixelBaseline takes MODEL.MASK_TRANSFORMER.TRANSFORMER_DECODER.NAME '', or "
-            f"'StandardDecoder' with QUERIES equal to NUM_CLASSES {node.NUM_CLASSES}, not {name!r} "
-            f"with {node.QUERIES}"
+            "MODEL.MASK_TRANSFORMER.TRANSFORMER_DECODER.NAME of PerPixelBaseline must be '' or "
+            f"'StandardDecoder', not {name!r}"
         )
-    return QueryClassifier(query_decoder(cfg, in_channels), node.HIDDEN_DIM, node.MASK_DIM)
+    decoder = query_decoder(cfg, in_channels, node.NUM_CLASSES)
+    return QueryClassifier(decoder, node.HIDDEN_DIM, node.MASK_DIM)

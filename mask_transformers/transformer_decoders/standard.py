@@ -68,7 +68,7 @@ class StandardDecoder(nn.Module):
         """Arguments from ``MODEL.MASK_TRANSFORMER``; ``level_channels``: see ``registry.py``."""
         node = cfg.MODEL.MASK_TRANSFORMER
         return {
-            "decoder": query_decoder(cfg, level_channels[0]),
+            "decoder": query_decoder(cfg, level_channels[0], node.QUERIES),
             "num_classes": node.NUM_CLASSES,
             "dim": node.HIDDEN_DIM,
             "mask_dim": node.MASK_DIM,
@@ -80,13 +80,13 @@ class StandardDecoder(nn.Module):
         return [(self.class_embed(query), self.mask_embed(query)) for query in queries]
 
 
-def query_decoder(cfg: CfgNode, in_channels: int) -> QueryDecoder:
-    """The decoder that ``MODEL.MASK_TRANSFORMER`` describes."""
+def query_decoder(cfg: CfgNode, in_channels: int, queries: int) -> QueryDecoder:
+    """The decoder that ``MODEL.MASK_TRANSFORMER`` describes, but for the number of queries."""
     node = cfg.MODEL.MASK_TRANSFORMER
     part = node.TRANSFORMER_DECODER
     return QueryDecoder(
         in_channels,
-        queries=node.QUERIES,
+        queries=queries,
         dim=node.HIDDEN_DIM,
         layers=part.LAYERS,
         heads=part.HEADS,
