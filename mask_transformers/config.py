@@ -49,6 +49,8 @@ def _add_model_keys(cfg: CN) -> None:
     node.PIXEL_DECODER.POINTS = 4
     # Width of the feed-forward network of the encoder layers.
     node.PIXEL_DECODER.FFN_DIM = 1024
+    # Dropout in the encoder layers of "TransformerFPNPixelDecoder".
+    node.PIXEL_DECODER.DROPOUT = 0.1
 
     # Keys of the transformer decoder.
     node.TRANSFORMER_DECODER = CN()
@@ -60,12 +62,22 @@ def _add_model_keys(cfg: CN) -> None:
     node.TRANSFORMER_DECODER.HEADS = 8
     # Width of the feed-forward network of the decoder layers.
     node.TRANSFORMER_DECODER.FFN_DIM = 2048
+    # Dropout in the layers of "StandardDecoder".
+    node.TRANSFORMER_DECODER.DROPOUT = 0.1
+    # "MaskedAttentionDecoder": whether queries look only where they saw their mask; False is plain
+    # cross-attention, an ablation.
+    node.TRANSFORMER_DECODER.MASKED = True
+
+    # Which query learns which target: "hungarian" (least cost) or, in MaskFormer with as many
+    # queries as classes, "fixed" (query i stands for class i).
+    node.MATCHER = "hungarian"
 
     # Keys of matching and losses.
     node.LOSS = CN()
     # Weight of the class term, in the matching cost and in the loss.
     node.LOSS.CLASS_WEIGHT = 2.0
-    # Weight of the per-pixel mask term (binary cross entropy), in the cost and in the loss.
+    # Weight of the per-pixel mask term, in the cost and in the loss: binary cross entropy in
+    # Mask2Former, focal in MaskFormer.
     node.LOSS.MASK_WEIGHT = 5.0
     # Weight of the dice term, in the cost and in the loss.
     node.LOSS.DICE_WEIGHT = 5.0
@@ -102,6 +114,21 @@ def _add_backbone_keys(cfg: CN) -> None:
     cfg.MODEL.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # Batch norms: "BN" trains them, "FrozenBN" keeps statistics and affine parameters.
     cfg.MODEL.TIMM.NORM = "BN"
+
+    # Keys of the backbone "build_swin_backbone".
+    cfg.MODEL.SWIN = CN()
+    # Size of the Swin Transformer: "tiny", "small", "base" or "large".
+    cfg.MODEL.SWIN.VARIANT = "tiny"
+    # Side of the attention windows in tokens: 7, or 12 for weights trained on 384 pixels.
+    cfg.MODEL.SWIN.WINDOW_SIZE = 7
+    # Stochastic depth: probability of leaving out a branch of the last block in training; it
+    # increases linearly from 0 in the first block.
+    cfg.MODEL.SWIN.DROP_PATH_RATE = 0.3
+    # Initial weights: "" for random ones, "imagenet" (ImageNet-1K) or "imagenet22k" for timm's
+    # download, or the path of a state dict in timm's or the Swin authors' names.
+    cfg.MODEL.SWIN.WEIGHTS = ""
+    # Recompute the blocks in the backward pass: less memory, more time, the same results.
+    cfg.MODEL.SWIN.ACTIVATION_CHECKPOINTING = False
 
 
 def _add_dataset_keys(cfg: CN) -> None:

@@ -8,6 +8,7 @@ from .data.metadata import class_count, metadata_of
 
 ROOT = "MODEL.MASK_TRANSFORMER"
 TASKS = ("panoptic", "instance", "semantic")
+MATCHERS = ("hungarian", "fixed")
 
 # Key under MODEL.MASK_TRANSFORMER → smallest and largest possible value.
 BOUNDS: dict[str, tuple[float, float]] = {
@@ -20,6 +21,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "PIXEL_DECODER.HEADS": (1, math.inf),
     "PIXEL_DECODER.POINTS": (1, math.inf),
     "PIXEL_DECODER.FFN_DIM": (1, math.inf),
+    "PIXEL_DECODER.DROPOUT": (0, 1),
+    "TRANSFORMER_DECODER.DROPOUT": (0, 1),
     "TRANSFORMER_DECODER.LAYERS": (1, math.inf),
     "TRANSFORMER_DECODER.HEADS": (1, math.inf),
     "TRANSFORMER_DECODER.FFN_DIM": (1, math.inf),
@@ -41,6 +44,8 @@ def check_config(cfg: CfgNode) -> None:
     for key, (lowest, highest) in BOUNDS.items():
         _check_bounds(key, _value(node, key), lowest, highest)
     _check_tasks(list(node.TEST.TASKS))
+    if node.MATCHER not in MATCHERS:
+        raise ValueError(f"{ROOT}.MATCHER is {node.MATCHER!r}; choose one of {list(MATCHERS)}")
     for part in ("PIXEL_DECODER", "TRANSFORMER_DECODER"):
         _check_divides(node.HIDDEN_DIM, node[part].HEADS, part)
     _check_pixels(list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD))

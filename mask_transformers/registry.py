@@ -1,4 +1,8 @@
-"""Registries of the parts that a config chooses by name."""
+"""Registries of the parts that a config chooses by name.
+
+A pixel decoder is built by ``(cfg, backbone.output_shape())`` and says in ``level_channels`` how
+wide its levels are, coarse first; a transformer decoder is built by ``(cfg, level_channels)``.
+"""
 
 from typing import Any
 

@@ -7,7 +7,9 @@ NAMES = model_zoo.names()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_model_trains_one_step_and_predicts_in_miniature(name, tiny_model, make_record):
+def test_every_model_trains_one_step_and_predicts_in_miniature(
+    name, tiny_config, tiny_model, make_record
+):
     model = tiny_model(name)
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     before = {n: p.detach().clone() for n, p in trained.items()}
@@ -21,10 +23,10 @@ def test_every_model_trains_one_step_and_predicts_in_miniature(name, tiny_model,
     with torch.no_grad():
         [result] = model.eval()([{"image": make_record()["image"], "height": 30, "width": 40}])
     results = {"panoptic": "panoptic_seg", "instance": "instances", "semantic": "sem_seg"}
-    assert set(result) == {results[task] for task in model.tasks}
+    node = tiny_config(name).MODEL.MASK_TRANSFORMER
+    assert set(result) == {results[task] for task in node.TEST.TASKS}
     if "sem_seg" in result:
-        classes = model.transformer_decoder.class_embed.out_features - 1
-        assert result["sem_seg"].shape == (classes, 30, 40)
+        assert result["sem_seg"].shape == (node.NUM_CLASSES, 30, 40)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,4 +1,4 @@
-"""Panoptic inference of MaskFormer (section 3.4), with Mask2Former's additional condition."""
+"""Panoptic inference of MaskFormer (section 3.4) and Mask2Former, which asks a bit more."""
 
 import torch
 
@@ -16,13 +16,14 @@ def panoptic_inference(
     thing_classes: set[int],
     object_mask_threshold: float = 0.8,
     overlap_threshold: float = 0.8,
+    pixel_threshold: float = 0.5,
 ) -> tuple[torch.Tensor, list[dict]]:
     """Every pixel goes to the query with the highest class × mask probability.
 
     class_logits (Q, K+1); mask_logits (Q, H, W). Pixels that the winning query gives less than
-    0.5 belong to nothing; a segment that keeps less than ``overlap_threshold`` of its mask is
-    dropped; stuff segments of a class are joined. Returns segment ids (H, W) int32, 0 for
-    nothing, and per segment ``id``, ``isthing``, ``category_id``.
+    ``pixel_threshold`` (0 in MaskFormer) belong to nothing; a segment that keeps less than
+    ``overlap_threshold`` of its mask is dropped; stuff segments of a class are joined. Returns
+    segment ids (H, W) int32, 0 for nothing, and per segment ``id``, ``isthing``, ``category_id``.
     """
     kept = confident_queries(class_logits, object_mask_threshold)
     scores, labels = class_logits[kept].softmax(-1).max(-1)
@@ -35,8 +36,8 @@ def panoptic_inference(
     stuff_ids: dict[int, int] = {}
     for index, label in enumerate(labels.tolist()):
         won, solid = winner == index, masks[index] >= 0.5
-        mask = won & solid
-        if not mask.any() or won.sum() / solid.sum() < overlap_threshold:
+        mask = won & (masks[index] >= pixel_threshold)
+        if not (mask.any() and solid.any()) or won.sum() / solid.sum() < overlap_threshold:
             continue
         identity = stuff_ids.get(label, len(segments) + 1)
         segment_ids[mask] = identity

@@ -12,11 +12,13 @@ class MultiHeadAttention(nn.Module):
     weights need no conversion. A boolean mask is shared by all heads and is never repeated.
     """
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0) -> None:
+        """``dropout`` is that of the attention weights, in training."""
         super().__init__()
         if dim % heads:
             raise ValueError(f"attention width {dim} is not a multiple of {heads} heads")
         self.heads = heads
+        self.dropout = dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
         self.out_proj = nn.Linear(dim, dim)
@@ -42,7 +44,8 @@ class MultiHeadAttention(nn.Module):
             for x, w, b in zip((query, key, value), weights, biases, strict=True)
         )
         mask = None if attend is None else attend[:, None]  # (N, 1, Q, L)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     def _split_heads(self, x: torch.Tensor) -> torch.Tensor:

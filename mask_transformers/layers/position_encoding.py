@@ -1,5 +1,6 @@
 """Sine position encoding of a pixel grid."""
 
+import functools
 import math
 
 import torch
@@ -21,6 +22,15 @@ def sine_position_encoding(
     y = y[:, :, None].expand(-1, -1, width)
     x = x[:, None, :].expand(-1, height, -1)
     return torch.cat([y, x]).unsqueeze(0)
+
+
+@functools.lru_cache(maxsize=16)
+def token_positions(
+    height: int, width: int, channels: int, device: torch.device | str
+) -> torch.Tensor:
+    """:func:`sine_position_encoding` of the tokens of a map, row by row: (1, L, channels)."""
+    encoding = sine_position_encoding(height, width, channels, device)
+    return encoding.flatten(2).transpose(1, 2)
 
 
 def _encode_axis(length: int, channels: int, device: torch.device | str) -> torch.Tensor:

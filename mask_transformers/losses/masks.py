@@ -9,6 +9,16 @@ def bce_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
 
 
+def focal_loss(
+    logits: torch.Tensor, targets: torch.Tensor, alpha: float = 0.25, gamma: float = 2.0
+) -> torch.Tensor:
+    """Mean focal loss (Lin et al., 2017, eq. 5): (M, P) and bool (M, P) to (M,)."""
+    # With the sign that makes large values wrong, both cases are one formula.
+    wrong = torch.where(targets, -logits, logits)
+    weight = torch.where(targets, alpha, 1 - alpha)
+    return (weight * wrong.sigmoid() ** gamma * F.softplus(wrong)).mean(1)
+
+
 def dice_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """1 - dice with one added above and below (V-Net): (M, P) and (M, P) in [0, 1] to (M,)."""
     probability = logits.sigmoid()

@@ -7,18 +7,15 @@ only matched queries ever get a mask.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
-from detectron2.utils import comm
 from torch import nn
 
 from ..matching.costs import bce_cost, class_cost, dice_cost
 from ..matching.hungarian import hungarian_match
 from ..structures import Targets
 from .masks import bce_loss, dice_loss
+from .matched_classes import Match, class_balance, class_loss, mean_target_count
 from .points import random_points, sample_at, uncertain_points
-
-Match = tuple[torch.Tensor, torch.Tensor]  # query indices (n,), target indices (n,)
 
 
 class PointSetCriterion(nn.Module):
@@ -47,8 +44,7 @@ class PointSetCriterion(nn.Module):
         self.oversample_ratio = oversample_ratio
         self.importance_ratio = importance_ratio
         self.deep_supervision = deep_supervision
-        balance = torch.ones(num_classes + 1)
-        balance[-1] = no_object_weight
+        balance = class_balance(num_classes, no_object_weight)
         self.register_buffer("class_balance", balance, persistent=False)
 
     @classmethod
@@ -82,12 +78,12 @@ class PointSetCriterion(nn.Module):
             predictions = predictions[-1:]
         features = mask_features.unbind()  # one gradient for the batch, not one per use
         matches = self.match(predictions, features, targets)
-        normaliser = _mean_over_processes(sum(len(t.labels) for t in targets), mask_features)
+        normaliser = mean_target_count(targets, mask_features.device)
         mask_losses = self._mask_losses(predictions, features, targets, matches)
         losses = {}
         for layer, ((logits, _), pairs) in enumerate(zip(predictions, matches, strict=True)):
             values = {name: value[layer] / normaliser for name, value in mask_losses.items()}
-            values["ce"] = self._class_loss(logits, targets, pairs)
+            values["ce"] = class_loss(logits, targets, pairs, self.class_balance)
             suffix = "" if layer == len(predictions) - 1 else f"_{layer}"
             for name, value in values.items():
                 losses[f"loss_{name}{suffix}"] = self.weights[name] * value
@@ -135,12 +131,6 @@ class PointSetCriterion(nn.Module):
         """Importance-sampled points (M, P, 2) of matched masks (M, h, w)."""
         return uncertain_points(masks, self.points, self.oversample_ratio, self.importance_ratio)
 
-    def _class_loss(self, logits, targets: Sequence[Targets], pairs: list[Match]) -> torch.Tensor:
-        classes = logits.new_full(logits.shape[:2], logits.shape[-1] - 1, dtype=torch.long)
-        for image, (queries, chosen) in enumerate(pairs):
-            classes[image, queries] = targets[image].labels[chosen]
-        return F.cross_entropy(logits.flatten(0, 1).float(), classes.flatten(), self.class_balance)
-
     def _mask_losses(
         self, predictions, features, targets: Sequence[Targets], matches: list[list[Match]]
     ) -> dict[str, torch.Tensor]:
@@ -174,10 +164,3 @@ class PointSetCriterion(nn.Module):
             # In float, as half precision would move the points.
             wanted.append(sample_at(truth[chosen].float().unsqueeze(1), points[-1]).squeeze(1))
         return torch.cat(points), torch.cat(wanted)
-
-
-def _mean_over_processes(count: int, like: torch.Tensor) -> float:
-    total = torch.tensor([float(count)], device=like.device)
-    if comm.get_world_size() > 1:
-        torch.distributed.all_reduce(total)
-    return max(total.item() / comm.get_world_size(), 1.0)

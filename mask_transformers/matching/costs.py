@@ -17,6 +17,17 @@ def bce_cost(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return (F.softplus(logits).sum(1, keepdim=True) - logits @ targets.T) / logits.shape[1]
 
 
+def focal_cost(
+    logits: torch.Tensor, targets: torch.Tensor, alpha: float = 0.25, gamma: float = 2.0
+) -> torch.Tensor:
+    """Mean focal loss (Lin et al., 2017, eq. 5) of all pairs: (Q, P) and (n, P) to (Q, n)."""
+    probability = logits.sigmoid()
+    positive = alpha * (1 - probability) ** gamma * F.softplus(-logits)
+    negative = (1 - alpha) * probability**gamma * F.softplus(logits)
+    pairs = (positive - negative) @ targets.T + negative.sum(1, keepdim=True)
+    return pairs / logits.shape[1]
+
+
 def dice_cost(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Dice loss of all pairs: (Q, P) and (n, P) to (Q, n)."""
     probability = logits.sigmoid()

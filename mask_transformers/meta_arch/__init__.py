@@ -1,5 +1,7 @@
 """Meta-architectures: each wires parts from the registries and says which loss and results."""
 
 from .mask2former import Mask2Former
+from .maskformer import MaskFormer
+from .per_pixel import PerPixelBaseline
 
-__all__ = ["Mask2Former"]
+__all__ = ["Mask2Former", "MaskFormer", "PerPixelBaseline"]

@@ -5,16 +5,16 @@ import functools
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.layers import ShapeSpec
 from torch import nn
 
+from ..layers.convolution import GROUPS, biased_conv, conv_norm
 from ..layers.deformable_attention import DeformableAttention, Sizes, grid_centres
 from ..layers.feed_forward import feed_forward
 from ..layers.position_encoding import sine_position_encoding
 from ..registry import PIXEL_DECODERS
 from ..structures import PixelFeatures
-
-GROUPS = 32  # of every group norm
+from .input_features import channels_of, check_features
 
 
 class DeformableEncoderLayer(nn.Module):
@@ -57,20 +57,21 @@ class DeformablePixelDecoder(nn.Module):
     ) -> None:
         """``in_features`` are names in ``input_shape``, fine to coarse, at least two."""
         super().__init__()
-        _check_features(in_features, input_shape, dim)
+        check_features(in_features, input_shape, dim)
         self.fine, *levels = in_features
+        self.level_channels = [dim] * len(levels)
         self.level_names = levels[::-1]  # coarse first
         self.input_proj = nn.ModuleList(
-            _projection(_channels(input_shape, name), dim) for name in self.level_names
+            _projection(channels_of(input_shape, name), dim) for name in self.level_names
         )
         self.level_embed = nn.Parameter(torch.empty(len(levels), dim))
         self.layers = nn.ModuleList(
             DeformableEncoderLayer(dim, heads, len(levels), points, ffn_dim) for _ in range(layers)
         )
-        self.lateral = _conv_norm(_channels(input_shape, self.fine), dim, 1)
-        self.output = _conv_norm(dim, dim, 3)
-        self.mask_features = nn.Conv2d(dim, mask_dim, 1)
-        self._reset_parameters()
+        self.lateral = conv_norm(channels_of(input_shape, self.fine), dim, 1)
+        self.output = conv_norm(dim, dim, 3)
+        self.mask_features = biased_conv(dim, mask_dim, 1)
+        nn.init.normal_(self.level_embed)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
@@ -87,13 +88,6 @@ class DeformablePixelDecoder(nn.Module):
             "points": part.POINTS,
             "ffn_dim": part.FFN_DIM,
         }
-
-    def _reset_parameters(self) -> None:
-        nn.init.normal_(self.level_embed)
-        for conv in (self.lateral, self.output, self.mask_features):
-            nn.init.kaiming_uniform_(conv.weight, a=1)
-        assert self.mask_features.bias is not None
-        nn.init.zeros_(self.mask_features.bias)
 
     def forward(self, features: dict[str, torch.Tensor]) -> PixelFeatures:
         """Backbone features (N, C_l, h_l, w_l) to mask features and levels, all of width C."""
@@ -136,34 +130,3 @@ def _projection(in_channels: int, dim: int) -> nn.Sequential:
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     return nn.Sequential(conv, nn.GroupNorm(GROUPS, dim))
-
-
-def _conv_norm(in_channels: int, out_channels: int, kernel: int) -> Conv2d:
-    return Conv2d(
-        in_channels,
-        out_channels,
-        kernel,
-        padding=kernel // 2,
-        bias=False,
-        norm=nn.GroupNorm(GROUPS, out_channels),
-    )
-
-
-def _channels(input_shape: dict[str, ShapeSpec], name: str) -> int:
-    channels = input_shape[name].channels
-    assert channels is not None
-    return channels
-
-
-def _check_features(names: list[str], input_shape: dict[str, ShapeSpec], dim: int) -> None:
-    key = "MODEL.MASK_TRANSFORMER.PIXEL_DECODER.IN_FEATURES"
-    missing = [name for name in names if name not in input_shape]
-    if missing:
-        raise ValueError(f"{key} names {missing}, but the backbone gives {sorted(input_shape)}")
-    strides = [input_shape[name].stride or 0 for name in names]
-    if len(names) < 2 or strides != sorted(set(strides)):
-        raise ValueError(f"{key} must name two or more features, fine to coarse, not {names}")
-    if dim % GROUPS:
-        raise ValueError(
-            f"MODEL.MASK_TRANSFORMER.HIDDEN_DIM is {dim}; group norm needs a multiple of {GROUPS}"
-        )

@@ -5,7 +5,7 @@ prediction saw its mask. Mask logits are linear in the pixel features, so that p
 computed on features resized once per level, not on full-resolution masks of every layer.
 """
 
-import functools
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from ..heads import predict_masks
 from ..layers.attention import MultiHeadAttention
 from ..layers.feed_forward import feed_forward
 from ..layers.mlp import MLP
-from ..layers.position_encoding import sine_position_encoding
+from ..layers.position_encoding import token_positions
 from ..registry import TRANSFORMER_DECODERS
 from ..structures import PixelFeatures
 
@@ -44,7 +44,7 @@ class MaskedAttentionLayer(nn.Module):
         query_position: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        attend: torch.Tensor,
+        attend: torch.Tensor | None,
     ) -> torch.Tensor:
         """``query`` (N, Q, C) looks at ``value`` (N, L, C) where ``attend`` (N, Q, L) is True."""
         seen = self.cross_attn(query + query_position, key, value, attend)
@@ -70,9 +70,15 @@ class MaskedAttentionDecoder(nn.Module):
         layers: int,
         heads: int,
         ffn_dim: int,
+        masked: bool = True,
     ) -> None:
-        """``layers`` counts the layers; predictions are one more, from the raw queries."""
+        """``layers`` counts the layers; predictions are one more, from the raw queries.
+
+        With ``masked`` False every query looks everywhere: plain cross-attention, the paper's
+        ablation (section 4.3).
+        """
         super().__init__()
+        self.masked = masked
         self.query_feat = nn.Embedding(queries, dim)
         self.query_embed = nn.Embedding(queries, dim)
         self.level_embed = nn.Embedding(levels, dim)
@@ -84,8 +90,8 @@ class MaskedAttentionDecoder(nn.Module):
         self.mask_embed = MLP(dim, dim, mask_dim, 3)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict:
-        """Arguments from ``MODEL.MASK_TRANSFORMER``."""
+    def from_config(cls, cfg: CfgNode, level_channels: Sequence[int]) -> dict:
+        """Arguments from ``MODEL.MASK_TRANSFORMER``; ``level_channels``: see ``registry.py``."""
         node = cfg.MODEL.MASK_TRANSFORMER
         part = node.TRANSFORMER_DECODER
         return {
@@ -93,10 +99,11 @@ class MaskedAttentionDecoder(nn.Module):
             "queries": node.QUERIES,
             "dim": node.HIDDEN_DIM,
             "mask_dim": node.MASK_DIM,
-            "levels": len(node.PIXEL_DECODER.IN_FEATURES) - 1,
+            "levels": len(level_channels),
             "layers": part.LAYERS,
             "heads": part.HEADS,
             "ffn_dim": part.FFN_DIM,
+            "masked": part.MASKED,
         }
 
     def forward(self, pixels: PixelFeatures) -> list[Prediction]:
@@ -108,7 +115,9 @@ class MaskedAttentionDecoder(nn.Module):
         predictions = [self._predict(query)]
         for index, layer in enumerate(self.layers):
             level = index % len(keys)
-            attend = self._foreground(predictions[-1][1], thumbnails[level])
+            attend = None
+            if self.masked:
+                attend = self._foreground(predictions[-1][1], thumbnails[level])
             query = layer(query, position, keys[level], values[level], attend)
             predictions.append(self._predict(query))
         return predictions
@@ -118,7 +127,7 @@ class MaskedAttentionDecoder(nn.Module):
         for level, embed in zip(pixels.levels, self.level_embed.weight, strict=True):
             value = level.flatten(2).transpose(1, 2) + embed  # (N, L, C)
             height, width = level.shape[-2:]
-            keys.append(value + _position(height, width, value.shape[-1], value.device))
+            keys.append(value + token_positions(height, width, value.shape[-1], value.device))
             values.append(value)
             thumbnails.append(_resize_detached(pixels.mask_features, (height, width)))
         return keys, values, thumbnails
@@ -137,8 +146,3 @@ class MaskedAttentionDecoder(nn.Module):
 @torch.no_grad()
 def _resize_detached(features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
-
-
-@functools.lru_cache(maxsize=16)
-def _position(height: int, width: int, dim: int, device: torch.device) -> torch.Tensor:
-    return sine_position_encoding(height, width, dim, device).flatten(2).transpose(1, 2)

@@ -93,6 +93,16 @@ def test_a_query_that_wins_pixels_below_one_half_makes_no_segment():
     assert not ids.any()
 
 
+def test_without_a_pixel_threshold_unsure_pixels_belong_to_a_segment():
+    masks = _masks(LEFT)
+    masks[0][RIGHT] = -1.0
+    ids, _ = panoptic_inference(_logits(1), masks, THINGS, 0.5, 0.5, pixel_threshold=0.0)
+    assert (ids == 1).all()
+    ids, segments = panoptic_inference(_logits(1), masks - 20, THINGS, 0.5, 0.5, 0.0)
+    assert segments == [], "a mask without a sure pixel is no segment"
+    assert not ids.any()
+
+
 def test_no_queries_at_all():
     ids, segments = panoptic_inference(torch.zeros(0, CLASSES + 1), torch.zeros(0, 4, 5), THINGS)
     assert ids.shape == (4, 5)

@@ -104,3 +104,16 @@ def test_heads_that_do_not_divide_the_width():
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"TRANSFORMER_DECODER\.NAME.*MaskedAttentionDecoder"):
         TRANSFORMER_DECODERS.get("Nothing")
+
+
+def test_without_masks_every_query_looks_everywhere():
+    plain, masked = _decoder(masked=False), _decoder()
+    plain.load_state_dict(masked.state_dict())
+    masked._foreground = lambda embedding, thumbnail: torch.ones(
+        2, 6, thumbnail.shape[2] * thumbnail.shape[3], dtype=torch.bool
+    )
+    pixels = _pixels()
+    for found, expected in zip(plain(pixels), masked(pixels), strict=True):
+        torch.testing.assert_close(found, expected)
+    del masked._foreground
+    assert not torch.allclose(masked(pixels)[-1][1], plain(pixels)[-1][1])

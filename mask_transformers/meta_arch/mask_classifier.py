@@ -1,0 +1,170 @@
+"""Mask classification (MaskFormer, section 3): pairs of a class and a mask, three kinds of result.
+
+What MaskFormer and Mask2Former have in common: the wiring of the parts and inference.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import Backbone, build_backbone
+from torch import nn
+
+from ..backbones.frozen_norm import fold_frozen_norms
+from ..config_check import check_config
+from ..data.metadata import thing_classes_of
+from ..heads import predict_masks
+from ..inference.instance import instance_inference, top_instances
+from ..inference.panoptic import confident_queries, panoptic_inference
+from ..inference.semantic import semantic_inference
+from ..registry import PIXEL_DECODERS, TRANSFORMER_DECODERS
+from ..structures import PixelFeatures
+from .base import MaskTransformer, resize_to_output
+
+
+class MaskClassifier(MaskTransformer):
+    """Backbone, pixel decoder, transformer decoder, criterion; see the subclasses."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        pixel_decoder: nn.Module,
+        transformer_decoder: nn.Module,
+        criterion: nn.Module,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        size_divisibility: int = 32,
+        tasks: Sequence[str] = ("panoptic",),
+        thing_classes: set[int] | None = None,
+        object_mask_threshold: float = 0.8,
+        overlap_threshold: float = 0.8,
+        pixel_threshold: float = 0.5,
+        detections_per_image: int = 100,
+    ) -> None:
+        """``thing_classes`` None: all classes are things; thresholds: ``panoptic_inference``."""
+        super().__init__(
+            pixel_mean=pixel_mean, pixel_std=pixel_std, size_divisibility=size_divisibility
+        )
+        fold_frozen_norms(backbone)
+        self.backbone = backbone
+        self.pixel_decoder = pixel_decoder
+        self.transformer_decoder = transformer_decoder
+        self.criterion = criterion
+        self.tasks = tuple(tasks)
+        self.thing_classes = thing_classes
+        self.object_mask_threshold = object_mask_threshold
+        self.overlap_threshold = overlap_threshold
+        self.pixel_threshold = pixel_threshold
+        self.detections_per_image = detections_per_image
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        """Arguments but the criterion; ValueError names the key of a contradictory value."""
+        check_config(cfg)
+        node = cfg.MODEL.MASK_TRANSFORMER
+        backbone = build_backbone(cfg)
+        pixel_decoder = PIXEL_DECODERS.get(node.PIXEL_DECODER.NAME)(cfg, backbone.output_shape())
+        transformer_decoder = TRANSFORMER_DECODERS.get(node.TRANSFORMER_DECODER.NAME)
+        return {
+            "backbone": backbone,
+            "pixel_decoder": pixel_decoder,
+            "transformer_decoder": transformer_decoder(cfg, pixel_decoder.level_channels),
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "size_divisibility": node.SIZE_DIVISIBILITY,
+            "tasks": node.TEST.TASKS,
+            "thing_classes": thing_classes_of(cfg),
+            "object_mask_threshold": node.TEST.OBJECT_MASK_THRESHOLD,
+            "overlap_threshold": node.TEST.OVERLAP_THRESHOLD,
+            "detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
+        }
+
+    def forward(self, batched_inputs: Sequence[dict]) -> dict[str, torch.Tensor] | list[dict]:
+        """Losses ``loss_*`` in training; else per image the results of the chosen tasks.
+
+        Inputs are Detectron2's: ``image`` (3, H, W) in 0..255, in training ``instances`` with
+        ``gt_classes`` and ``gt_masks``, optionally the output size ``height`` and ``width``.
+        Results: ``panoptic_seg`` (ids (H, W), segments), ``instances``, ``sem_seg`` (K, H, W).
+        Padding is seen like any pixel, as in the official code, so that an image batched with
+        larger ones gives other results than alone; with images of its own size it does not.
+        """
+        images = self.prepare_images(batched_inputs)
+        pixels, predictions = self._network(images.tensor)
+        if self.training:
+            padded = (images.tensor.shape[-2], images.tensor.shape[-1])
+            targets = self.prepare_targets(batched_inputs, padded)
+            return self.criterion(predictions, pixels.mask_features, targets)
+        class_logits, embeddings = predictions[-1]
+        return [
+            self._infer(
+                record, class_logits[i], embeddings[i], pixels.mask_features[i], images, size
+            )
+            for i, (record, size) in enumerate(zip(batched_inputs, images.image_sizes, strict=True))
+        ]
+
+    def raw_outputs(self, images: torch.Tensor) -> dict:
+        """Outputs before post-processing for normalised, padded ``images`` (N, 3, H, W).
+
+        ``pred_logits`` (N, Q, K+1), ``pred_masks`` (N, Q, H/4, W/4) logits; ``aux_outputs``, one
+        per earlier prediction, hold ``pred_logits`` and ``mask_embeddings``
+        (N, Q, C), whose masks are ``predict_masks(mask_embeddings, mask_features)``.
+        """
+        pixels, predictions = self._network(images)
+        logits, embeddings = predictions[-1]
+        return {
+            "pred_logits": logits,
+            "pred_masks": predict_masks(embeddings, pixels.mask_features),
+            "mask_features": pixels.mask_features,
+            "aux_outputs": [{"pred_logits": c, "mask_embeddings": e} for c, e in predictions[:-1]],
+        }
+
+    def _network(
+        self, images: torch.Tensor
+    ) -> tuple[PixelFeatures, list[tuple[torch.Tensor, torch.Tensor]]]:
+        pixels = self.pixel_decoder(self.backbone(images))
+        return pixels, self.transformer_decoder(pixels)
+
+    def _infer(self, record, class_logits, embeddings, features, images, size) -> dict:
+        output = (record.get("height", size[0]), record.get("width", size[1]))
+        padded = (images.tensor.shape[-2], images.tensor.shape[-1])
+        used = self._used_queries(class_logits)
+        masks = predict_masks(embeddings[None, used], features[None])[0].float()
+        logits = class_logits[used].float()
+        if self.tasks == ("semantic",):
+            # Here the official code resizes the scores of the classes, not the masks.
+            scores = semantic_inference(logits, resize_to_output(masks, padded, size, size))
+            return {"sem_seg": resize_to_output(scores, size, size, output)}
+        return self._results(logits, resize_to_output(masks, padded, size, output))
+
+    def _used_queries(self, class_logits: torch.Tensor) -> torch.Tensor:
+        """Indices of the queries whose masks can matter, so that only these are upsampled."""
+        used = torch.zeros(len(class_logits), dtype=torch.bool, device=class_logits.device)
+        if "semantic" in self.tasks:
+            used[:] = True
+        if "panoptic" in self.tasks:
+            used[confident_queries(class_logits, self.object_mask_threshold)] = True
+        if "instance" in self.tasks:
+            used[top_instances(class_logits, self.detections_per_image)[1]] = True
+        return used.nonzero().squeeze(1)
+
+    def _results(self, class_logits: torch.Tensor, masks: torch.Tensor) -> dict:
+        results: dict = {}
+        if "semantic" in self.tasks:
+            results["sem_seg"] = semantic_inference(class_logits, masks)
+        if "panoptic" in self.tasks:
+            things = self.thing_classes
+            results["panoptic_seg"] = panoptic_inference(
+                class_logits,
+                masks,
+                set(range(class_logits.shape[-1] - 1)) if things is None else things,
+                self.object_mask_threshold,
+                self.overlap_threshold,
+                self.pixel_threshold,
+            )
+        if "instance" in self.tasks:
+            results["instances"] = instance_inference(
+                class_logits, masks, self.detections_per_image, self.thing_classes
+            )
+        return results

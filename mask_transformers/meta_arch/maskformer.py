@@ -1,0 +1,31 @@
+"""MaskFormer (Cheng et al., NeurIPS 2021): semantic segmentation as mask classification.
+
+Not a class for every pixel, but pairs of a mask and one class for all of it, predicted apart and
+joined only at inference: by their product (section 3.4).
+"""
+
+from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY
+
+from ..losses.mask_criterion import MaskSetCriterion
+from .mask_classifier import MaskClassifier
+
+
+@META_ARCH_REGISTRY.register()
+class MaskFormer(MaskClassifier):
+    """Mask classification with losses on whole masks and DETR's decoder."""
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        """Arguments from a config; ValueError names the key of a contradictory value."""
+        node = cfg.MODEL.MASK_TRANSFORMER
+        if node.MATCHER == "fixed" and node.QUERIES != node.NUM_CLASSES:
+            raise ValueError(
+                f"MODEL.MASK_TRANSFORMER.MATCHER 'fixed' needs one query a class: QUERIES is "
+                f"{node.QUERIES}, NUM_CLASSES is {node.NUM_CLASSES}"
+            )
+        # The panoptic merge takes the argmax alone.
+        return super().from_config(cfg) | {
+            "criterion": MaskSetCriterion(cfg),
+            "pixel_threshold": 0.0,
+        }

@@ -1,0 +1,54 @@
+"""Several trainings side by side: a table of their last scores, and their curves."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ..output_files import write_atomically
+from .training_curve import SCORES, read_metrics, series
+
+
+def comparison_table(runs: Mapping[str, Path]) -> str:
+    """Markdown table of the last scores, one row a run; ``runs``: label → OUTPUT_DIR.
+
+    Errors as in ``read_metrics``.
+    """
+    rows = {label: _last_scores(read_metrics(folder)) for label, folder in runs.items()}
+    names = [score for score in SCORES if any(score in row for row in rows.values())]
+    lines = ["| system | iterations | " + " | ".join(n.split("/")[1] for n in names) + " |"]
+    lines.append("| --- " * (len(names) + 2) + "|")
+    for label, row in rows.items():
+        cells = [f"{row[name]:.1f}" if name in row else "–" for name in names]
+        lines.append(f"| {label} | {row['iterations']:,} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def plot_comparison(runs: Mapping[str, Path], path: Path, minutes: float) -> None:
+    """Write a picture of the first score of every run over its ``minutes`` of training."""
+    figure = Figure(figsize=(8, 4.5), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for label, folder in runs.items():
+        metrics = read_metrics(folder)
+        last = metrics[-1]["iteration"] + 1
+        for name, (iterations, values) in _scores(metrics)[:1]:
+            times = [minutes * (iteration + 1) / last for iteration in iterations]
+            axes.plot(times, values, marker="o", markersize=4, label=f"{label}, {values[-1]:.1f}")
+            axes.set_ylabel(f"{name.split('/')[-1]} on the evaluation set, %")
+    axes.set_xlabel("minutes of training")
+    axes.set_ylim(0, 100)
+    if axes.get_lines():
+        axes.legend(fontsize=8)
+    write_atomically(path, lambda file: figure.savefig(file))
+
+
+def _scores(metrics: list[dict]) -> list[tuple[str, tuple[list[int], list[float]]]]:
+    """Name, iterations and values of the main scores, in the order of ``SCORES``."""
+    return [pair for suffix in SCORES for pair in series(metrics, suffix).items()]
+
+
+def _last_scores(metrics: list[dict]) -> dict:
+    row = {"/".join(name.split("/")[-2:]): values[-1] for name, (_, values) in _scores(metrics)}
+    return {"iterations": metrics[-1]["iteration"] + 1, **row}

@@ -1,0 +1,70 @@
+import json
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def tool(load_tool):
+    return load_tool("compare")
+
+
+@pytest.fixture
+def run(tool, monkeypatch, tmp_path):
+    """Function (exit codes) → exit code and the command lines of the trainings, which are faked."""
+
+    def call(codes):
+        commands = []
+
+        class Done:
+            def __init__(self, code):
+                self.returncode = code
+
+        def fake(words, check):
+            commands.append(words)
+            code = codes[len(commands) - 1]
+            if not code:
+                folder = tmp_path / "out" / words[words.index("OUTPUT_DIR") + 1].split("/")[-1]
+                folder.mkdir(parents=True)
+                (folder / "model_final.pth").touch()
+                line = {"iteration": 3, "sem_seg/mIoU": 10.0 + len(commands)}
+                (folder / "metrics.json").write_text(json.dumps(line))
+            return Done(code)
+
+        monkeypatch.setattr(tool.subprocess, "run", fake)
+        arguments = ["compare.py", "camvid", "--data", "somewhere", "--minutes", "2"]
+        arguments += ["--output", str(tmp_path / "out"), "--options", "SOLVER.BASE_LR", "0.5"]
+        monkeypatch.setattr(sys, "argv", arguments)
+        return tool.main(), commands
+
+    return call
+
+
+def test_all_runs_get_the_same_budget_and_an_interruption_is_continued(run, tmp_path, capsys):
+    code, first = run([0, 3])
+    assert code == 3
+    assert "MaskFormer ended with exit code 3" in capsys.readouterr().err
+    code, others = run([0, 0, 0])
+    assert code == 0
+    commands = [first[0], *others]
+    assert [c[c.index("OUTPUT_DIR") + 1].split("/")[-1] for c in commands] == [
+        "mask2former",
+        "maskformer",
+        "perpixelbaseline_plus",
+        "perpixelbaseline",
+    ]
+    for words in commands:
+        assert words[words.index("SOLVER.MAX_MINUTES") + 1] == "2.0"
+        assert words[words.index("--data") + 1] == "somewhere"
+        assert words[-2:] == ["SOLVER.BASE_LR", "0.5"]
+    table = (tmp_path / "out/table.md").read_text()
+    assert "| PerPixelBaseline+ | 4 | 12.0 |" in table
+    assert (tmp_path / "out/curves.png").is_file()
+
+
+def test_every_run_is_a_config_that_exists(tool):
+    for runs in tool.COMPARISONS.values():
+        for run in runs:
+            assert (tool.CHECKOUT / f"configs/{run.config}.yaml").is_file()
+        folders = [tool.folder_name(run.label) for run in runs]
+        assert len(set(folders)) == len(folders)

@@ -1,0 +1,108 @@
+"""Train several systems on the same data for the same time and write their scores side by side.
+
+python tools/compare.py camvid --data ../shared/data/camvid --minutes 20 --output output/camvid
+python tools/compare.py shapes --minutes 12 --output output/shapes
+
+Writes into --output: a folder for each run, table.md and curves.png. A run that is complete is not
+repeated, so that the command may be given again after an interruption.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mask_transformers.output_files import write_atomically
+from mask_transformers.visualization.comparison import comparison_table, plot_comparison
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+@dataclass
+class Run:
+    """One row: ``config`` is a path below configs/ without the suffix."""
+
+    label: str
+    config: str
+    options: list[str] = field(default_factory=list)
+
+
+_MASK2FORMER = "mask2former/mask2former_small_"
+_MASKFORMER = "maskformer/maskformer_small_"
+_BASELINE = "perpixel/perpixel_baseline_"
+_PLAIN = ["MODEL.MASK_TRANSFORMER.TRANSFORMER_DECODER.MASKED", "False"]
+# 320×240 photographs with 11 classes.
+_CAMVID = [
+    "INPUT.LSJ.IMAGE_SIZE",
+    "256",
+    "INPUT.LSJ.MIN_SCALE",
+    "0.8",
+    "INPUT.LSJ.MAX_SCALE",
+    "2.0",
+]
+_CAMVID += ["INPUT.MIN_SIZE_TEST", "320", "INPUT.MAX_SIZE_TEST", "432"]
+
+COMPARISONS = {
+    "camvid": [
+        Run("Mask2Former", _MASK2FORMER + "custom_semantic", _CAMVID),
+        Run("MaskFormer", _MASKFORMER + "custom_semantic", _CAMVID),
+        Run("PerPixelBaseline+", _BASELINE + "plus_small_custom_semantic", _CAMVID),
+        Run("PerPixelBaseline", _BASELINE + "small_custom_semantic", _CAMVID),
+    ],
+    "shapes": [
+        Run("Mask2Former", _MASK2FORMER + "shapes_panoptic"),
+        Run("Mask2Former, plain cross-attention", _MASK2FORMER + "shapes_panoptic", _PLAIN),
+        Run("MaskFormer", _MASKFORMER + "shapes_panoptic"),
+    ],
+}
+
+
+def folder_name(label: str) -> str:
+    """A label as a folder name."""
+    return re.sub(r"[^a-z0-9]+", "_", label.lower().replace("+", " plus")).strip("_")
+
+
+def command(run: Run, args: argparse.Namespace) -> list[str]:
+    """The training as a command line of ``tools/train_net.py``."""
+    words = [sys.executable, str(CHECKOUT / "tools/train_net.py")]
+    words += ["--config-file", str(CHECKOUT / f"configs/{run.config}.yaml")]
+    words += ["--data", args.data] if args.data else []
+    words += ["OUTPUT_DIR", str(args.output / folder_name(run.label)), "SEED", "1"]
+    words += ["SOLVER.MAX_MINUTES", str(args.minutes), "SOLVER.MAX_ITER", "100000"]
+    words += ["TEST.EVAL_PERIOD", str(args.eval_period)]
+    return [*words, *run.options, *args.options]
+
+
+def main() -> int:
+    """Train what is not trained yet, then write the table and the curves; the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("comparison", choices=sorted(COMPARISONS))
+    parser.add_argument("--data", default="", help="folder of the data, where they are not ours")
+    parser.add_argument("--minutes", type=float, default=20.0, help="training time of each run")
+    parser.add_argument("--eval-period", type=int, default=500, help="iterations")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--options", nargs="*", default=[], metavar="KEY VALUE", help="of all runs")
+    args = parser.parse_args()
+    runs = COMPARISONS[args.comparison]
+    for run in runs:
+        folder = args.output / folder_name(run.label)
+        if (folder / "model_final.pth").exists():
+            continue
+        code = subprocess.run(command(run, args), check=False).returncode
+        if code:
+            print(f"error: {run.label} ended with exit code {code}", file=sys.stderr)
+            return code
+    folders = {run.label: args.output / folder_name(run.label) for run in runs}
+    table = comparison_table(folders)
+    write_atomically(args.output / "table.md", lambda path: path.write_text(table))
+    plot_comparison(folders, args.output / "curves.png", args.minutes)
+    print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
