@@ -103,6 +103,29 @@ def _add_backbone_keys(cfg: CN) -> None:
     # Batch norms: "BN" trains them, "FrozenBN" keeps statistics and affine parameters.
     cfg.MODEL.TIMM.NORM = "BN"
 
+    # Keys of the backbone "build_swin_backbone".
+    cfg.MODEL.SWIN = CN()
+    # Size of the model: "tiny", "small", "base" or "large".
+    cfg.MODEL.SWIN.VARIANT = "tiny"
+    # Side of the attention windows in tokens: 7 or 12.
+    cfg.MODEL.SWIN.WINDOW_SIZE = 7
+    # Stochastic depth: probability that the last block is skipped in training; it grows linearly
+    # from 0 at the first block.
+    cfg.MODEL.SWIN.DROP_PATH_RATE = 0.3
+    # Initial weights: "" for random ones, "imagenet" (1K), "imagenet22k", or the path of a state
+    # dict.
+    cfg.MODEL.SWIN.WEIGHTS = ""
+    # Whether activations are computed again in the backward pass instead of being kept.
+    cfg.MODEL.SWIN.ACTIVATION_CHECKPOINTING = False
+
+    # Stem of "build_resnet_deeplab_backbone": "deeplab" (three 3x3 convolutions, the c of R101c) or
+    # "basic".
+    cfg.MODEL.RESNETS.STEM_TYPE = "deeplab"
+    # Dilation of res4 of "build_resnet_deeplab_backbone".
+    cfg.MODEL.RESNETS.RES4_DILATION = 1
+    # Dilations of the three blocks of res5 of "build_resnet_deeplab_backbone", times RES5_DILATION.
+    cfg.MODEL.RESNETS.RES5_MULTI_GRID = [1, 2, 4]
+
 
 def _add_dataset_keys(cfg: CN) -> None:
     # Folder of one's own data ("" for none), as set by --data; its data sets are registered again
@@ -128,6 +151,9 @@ def _add_input_keys(cfg: CN) -> None:
     # Crops in which one class covers more than this share of the labelled pixels are drawn again,
     # up to ten times; below 1 only with INPUT.ANNOTATIONS "semantic".
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
+    # DETR's augmentation: INPUT.CROP, with probability 1/2 and after a resize to a shortest side of
+    # 400, 500 or 600, comes before the resize to INPUT.MIN_SIZE_TRAIN, not after it.
+    cfg.INPUT.CROP.BEFORE_RESIZE = False
     # Colour jitter in brightness, contrast, saturation and hue (semantic recipe).
     cfg.INPUT.COLOR_JITTER = False
     # Random flips are INPUT.RANDOM_FLIP; this adds a second, vertical one and quarter turns, for
