@@ -5,8 +5,8 @@ Needs leftImg8bit/ and gtFine/ with their labelIds and instanceIds.
 
 import sys
 
-from mask_transformers.data.preparation.command import main
 from mask_transformers.data.preparation.cityscapes import conversions
+from mask_transformers.data.preparation.command import main
 
 if __name__ == "__main__":
     sys.exit(main(__doc__, "cityscapes", conversions))

@@ -105,17 +105,17 @@ def _add_backbone_keys(cfg: CN) -> None:
 
     # Keys of the backbone "build_swin_backbone".
     cfg.MODEL.SWIN = CN()
-    # Size of the model: "tiny", "small", "base" or "large".
+    # Size of the Swin Transformer: "tiny", "small", "base" or "large".
     cfg.MODEL.SWIN.VARIANT = "tiny"
-    # Side of the attention windows in tokens: 7 or 12.
+    # Side of the attention windows in tokens: 7, or 12 for weights trained on 384 pixels.
     cfg.MODEL.SWIN.WINDOW_SIZE = 7
-    # Stochastic depth: probability that the last block is skipped in training; it grows linearly
-    # from 0 at the first block.
+    # Stochastic depth: probability of leaving out a branch of the last block in training; it
+    # increases linearly from 0 in the first block.
     cfg.MODEL.SWIN.DROP_PATH_RATE = 0.3
-    # Initial weights: "" for random ones, "imagenet" (1K), "imagenet22k", or the path of a state
-    # dict.
+    # Initial weights: "" for random ones, "imagenet" (ImageNet-1K) or "imagenet22k" for timm's
+    # download, or the path of a state dict in timm's or the Swin authors' names.
     cfg.MODEL.SWIN.WEIGHTS = ""
-    # Whether activations are computed again in the backward pass instead of being kept.
+    # Recompute the blocks in the backward pass: less memory, more time, the same results.
     cfg.MODEL.SWIN.ACTIVATION_CHECKPOINTING = False
 
     # Stem of "build_resnet_deeplab_backbone": "deeplab" (three 3x3 convolutions, the c of R101c) or

@@ -22,7 +22,10 @@ class ThingEvaluator(DatasetEvaluator):
 
     def process(self, inputs: Sequence[dict], outputs: Sequence[dict]) -> None:
         """See Detectron2; ValueError where an instance is of a class that is no thing."""
-        things = [{"instances": self._renumbered(output["instances"])} for output in outputs]
+        things = [
+            {"instances": self._renumbered(output["instances"])} if "instances" in output else {}
+            for output in outputs
+        ]
         self._evaluator.process(inputs, things)
 
     def evaluate(self) -> dict | None:
@@ -36,5 +39,7 @@ class ThingEvaluator(DatasetEvaluator):
         position = torch.where(known == classes.cpu(), self._position[known], -1)
         if (position < 0).any():
             wrong = classes.cpu()[position < 0].unique().tolist()
-            raise ValueError(f"the model predicts instances of classes {wrong}, which are no things")
+            raise ValueError(
+                f"the model predicts instances of classes {wrong}, which are no things"
+            )
         return Instances(instances.image_size, **fields, pred_classes=position.to(classes.device))

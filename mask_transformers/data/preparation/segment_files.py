@@ -68,7 +68,8 @@ def write_instances(
     """Write the json of the segments of ``categories``, the one of ``paths``."""
     [json_file] = paths
     encode = partial(_instance_entries, read=read, kept={c["id"] for c in categories})
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image, entries in for_all(encode, pictures, processes):
         images.append(image)
         # COCO's evaluation takes id 0 for "no match".
