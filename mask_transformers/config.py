@@ -130,6 +130,14 @@ def _add_backbone_keys(cfg: CN) -> None:
     # Recompute the blocks in the backward pass: less memory, more time, the same results.
     cfg.MODEL.SWIN.ACTIVATION_CHECKPOINTING = False
 
+    # Stem of "build_resnet_deeplab_backbone": "deeplab" (three 3x3 convolutions, the c of R101c) or
+    # "basic".
+    cfg.MODEL.RESNETS.STEM_TYPE = "deeplab"
+    # Dilation of res4 of "build_resnet_deeplab_backbone".
+    cfg.MODEL.RESNETS.RES4_DILATION = 1
+    # Dilations of the three blocks of res5 of "build_resnet_deeplab_backbone", times RES5_DILATION.
+    cfg.MODEL.RESNETS.RES5_MULTI_GRID = [1, 2, 4]
+
 
 def _add_dataset_keys(cfg: CN) -> None:
     # Folder of one's own data ("" for none), as set by --data; its data sets are registered again
@@ -155,6 +163,9 @@ def _add_input_keys(cfg: CN) -> None:
     # Crops in which one class covers more than this share of the labelled pixels are drawn again,
     # up to ten times; below 1 only with INPUT.ANNOTATIONS "semantic".
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
+    # DETR's augmentation: INPUT.CROP, with probability 1/2 and after a resize to a shortest side of
+    # 400, 500 or 600, comes before the resize to INPUT.MIN_SIZE_TRAIN, not after it.
+    cfg.INPUT.CROP.BEFORE_RESIZE = False
     # Colour jitter in brightness, contrast, saturation and hue (semantic recipe).
     cfg.INPUT.COLOR_JITTER = False
     # Random flips are INPUT.RANDOM_FLIP; this adds a second, vertical one and quarter turns, for

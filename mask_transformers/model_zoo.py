@@ -32,6 +32,17 @@ PUBLISHED = {
     "mask2former_R101_coco_panoptic": Published(
         _MASK2FORMER + "coco/panoptic/maskformer2_R101_bs16_50ep/model_final_b807bd.pkl", "PQ", 52.6
     ),
+    "mask2former_swin_tiny_coco_panoptic": Published(
+        _MASK2FORMER + "coco/panoptic/maskformer2_swin_tiny_bs16_50ep/model_final_9fd0ae.pkl",
+        "PQ",
+        53.2,
+    ),
+    "mask2former_swin_large_coco_panoptic": Published(
+        _MASK2FORMER
+        + "coco/panoptic/maskformer2_swin_large_IN21k_384_bs16_100ep/model_final_f07440.pkl",
+        "PQ",
+        57.8,
+    ),
     "mask2former_R50_coco_instance": Published(
         _MASK2FORMER + "coco/instance/maskformer2_R50_bs16_50ep/model_final_3c8ec9.pkl", "AP", 43.7
     ),
@@ -39,6 +50,17 @@ PUBLISHED = {
         _MASK2FORMER + "coco/instance/maskformer2_R101_bs16_50ep/model_final_eba159.pkl",
         "AP",
         44.2,
+    ),
+    "mask2former_swin_tiny_coco_instance": Published(
+        _MASK2FORMER + "coco/instance/maskformer2_swin_tiny_bs16_50ep/model_final_86143f.pkl",
+        "AP",
+        45.0,
+    ),
+    "mask2former_swin_large_coco_instance": Published(
+        _MASK2FORMER
+        + "coco/instance/maskformer2_swin_large_IN21k_384_bs16_100ep/model_final_e5f453.pkl",
+        "AP",
+        50.1,
     ),
     "mask2former_R50_ade20k_semantic": Published(
         _MASK2FORMER + "ade20k/semantic/maskformer2_R50_bs16_160k/model_final_500878.pkl",

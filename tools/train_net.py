@@ -9,6 +9,10 @@ from detectron2.engine import default_argument_parser, default_setup
 
 from mask_transformers.backbones.initial_weights import without_initial_weights
 from mask_transformers.engine import Trainer, build_config, launch, load_weights
+from mask_transformers.engine.augmented_evaluation import (
+    evaluate_with_augmentation,
+    refuse_unfitting_augmentation,
+)
 from mask_transformers.engine.setup import (
     evaluation_dir,
     refuse_to_overwrite,
@@ -42,9 +46,13 @@ def main(args: argparse.Namespace) -> None:
     if args.eval_only:
         if not cfg.DATASETS.TEST:
             raise ValueError("DATASETS.TEST is empty: there is nothing to evaluate on")
+        if cfg.TEST.AUG.ENABLED:
+            refuse_unfitting_augmentation(cfg)
         model = Trainer.build_model(without_initial_weights(cfg))
         load_weights(model, cfg.MODEL.WEIGHTS)
-        Trainer.test(cfg, model)
+        results = Trainer.test(cfg, model)
+        if cfg.TEST.AUG.ENABLED:
+            evaluate_with_augmentation(cfg, model, results)
         return
     if args.resume:
         warn_of_nothing_to_resume(cfg.OUTPUT_DIR)

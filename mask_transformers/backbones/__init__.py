@@ -1,5 +1,7 @@
 """Backbones beyond Detectron2's own; importing registers them."""
 
+import detectron2.projects.deeplab  # noqa: F401  (registers build_resnet_deeplab_backbone)
+
 from .swin import SwinBackbone, build_swin_backbone
 from .timm import TimmBackbone, build_timm_backbone
 

@@ -13,14 +13,16 @@ from .label_maps import VOID
 # Grey value of padded pixels.
 PAD_VALUE = 128.0
 FLIPS = ("horizontal", "vertical", "none")
+# Shortest sides before the crop of DETR's augmentation (section 4 of its paper).
+DETR_CROP_SIZES = (400, 500, 600)
 
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     """Augmentations that the INPUT keys ask for.
 
     Training is large-scale jittering (INPUT.LSJ, as in "Simple Copy-Paste", section 3) or a random
-    choice of the shortest side followed by a crop (INPUT.CROP, the semantic recipe); flips, quarter
-    turns and colour jitter are added to either. Testing only resizes.
+    choice of the shortest side followed by a crop (INPUT.CROP, the semantic recipe) or, as in DETR,
+    following it; flips, quarter turns and colour jitter are added to each. Testing only resizes.
 
     Raises:
         ValueError: a key has an impossible value.
@@ -62,10 +64,15 @@ def _large_scale_jitter(cfg: CfgNode) -> list[T.Augmentation]:
 
 def _resize_and_crop(cfg: CfgNode) -> list[T.Augmentation]:
     node = cfg.INPUT
-    augmentations: list[T.Augmentation] = [
-        T.ResizeShortestEdge(node.MIN_SIZE_TRAIN, node.MAX_SIZE_TRAIN, node.MIN_SIZE_TRAIN_SAMPLING)
-    ]
-    if node.CROP.ENABLED:
+    resize = T.ResizeShortestEdge(
+        node.MIN_SIZE_TRAIN, node.MAX_SIZE_TRAIN, node.MIN_SIZE_TRAIN_SAMPLING
+    )
+    augmentations: list[T.Augmentation] = [resize]
+    if node.CROP.ENABLED and node.CROP.BEFORE_RESIZE:
+        first_resize = T.ResizeShortestEdge(DETR_CROP_SIZES, sample_style="choice")
+        crop = T.AugmentationList([first_resize, T.RandomCrop(node.CROP.TYPE, node.CROP.SIZE)])
+        augmentations.insert(0, T.RandomApply(crop, prob=0.5))
+    elif node.CROP.ENABLED:
         augmentations.append(_category_crop(cfg))
         if node.CROP.TYPE == "absolute":
             size = tuple(node.CROP.SIZE)

@@ -1,6 +1,7 @@
 """Instances that may overlap: polygons and bitmaps that follow the augmentation of their image."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from fvcore.transforms.transform import Transform
@@ -74,6 +75,16 @@ def transform_bitmaps(bitmaps: list[np.ndarray], transforms: Transform) -> list[
         bits = np.where(bits >> BITS, np.uint8(0), bits)
         moved += [bits >> bit & 1 for bit in range(len(group))]
     return moved
+
+
+def mask_entry(mask: np.ndarray) -> dict[str, Any]:
+    """COCO's ``segmentation`` (run-length encoding), ``area`` and ``bbox`` of a mask (H, W)."""
+    code = rle_codec.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {
+        "segmentation": {"size": list(code["size"]), "counts": code["counts"].decode("ascii")},
+        "area": int(mask.sum()),
+        "bbox": mask_box(mask),
+    }
 
 
 def mask_box(mask: np.ndarray) -> list[int]:

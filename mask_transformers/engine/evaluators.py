@@ -20,6 +20,7 @@ from ..data.metadata import class_count
 from ..evaluation.panoptic import PanopticEvaluator
 from ..evaluation.panoptic_ground_truth import class_map_reader, write_instance_json
 from ..evaluation.semantic import SemanticEvaluator, label_reader
+from ..evaluation.things import ThingEvaluator
 
 logger = logging.getLogger(__name__)
 
@@ -89,13 +90,14 @@ def _panoptic_instances(cfg: CfgNode, dataset_name: str, output_dir: str) -> Dat
             records = DatasetCatalog.get(dataset_name)
             write_instance_json(records, things, Path(json_file), metadata.panoptic_json)
         comm.synchronize()
-    # Detectron2's evaluator wants metadata that know nothing but things.
+    # Detectron2's evaluator wants metadata that know nothing but things, counted from 0.
     view = _fresh_metadata(f"{dataset_name}/things").set(
         json_file=json_file,
         thing_classes=[thing["name"] for thing in things],
-        thing_dataset_id_to_contiguous_id={t["id"]: t["contiguous_id"] for t in things},
+        thing_dataset_id_to_contiguous_id={t["id"]: i for i, t in enumerate(things)},
     )
-    return _instances(cfg, view.name, output_dir)
+    evaluator = _instances(cfg, view.name, output_dir)
+    return ThingEvaluator(evaluator, [thing["contiguous_id"] for thing in things])
 
 
 def _instances(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluator:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pycocotools.mask as mask_util
 
 from ..data.image_file import read_image_file
+from ..data.instance_masks import mask_entry
 from ..data.label_maps import decode_ids
 from ..output_files import write_atomically
 
@@ -85,14 +85,11 @@ def _image(record: dict, size: Sequence[int]) -> dict:
 
 
 def _annotation(record: dict, segment: dict, mask: np.ndarray, ids: dict[int, int]) -> dict:
-    code = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {
         "image_id": record["image_id"],
         "category_id": ids[segment["category_id"]],
         "iscrowd": int(segment.get("iscrowd", 0)),
-        "segmentation": {"size": list(code["size"]), "counts": code["counts"].decode("ascii")},
-        "area": int(mask.sum()),
-        "bbox": [float(value) for value in mask_util.toBbox(code)],
+        **mask_entry(mask),
     }
 
 

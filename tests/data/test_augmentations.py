@@ -147,3 +147,23 @@ def test_colour_jitter_refuses_other_formats(lsj):
     lsj.INPUT.COLOR_JITTER, lsj.INPUT.FORMAT = True, "L"
     with pytest.raises(ValueError, match=r"INPUT\.FORMAT"):
         build_augmentations(lsj, is_train=True)
+
+
+def test_crop_before_the_resize_is_that_of_detr(cfg):
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (64,), 1000
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.BEFORE_RESIZE = True, True
+    cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = "absolute_range", (200, 300)
+    rows = np.broadcast_to(np.arange(100, dtype=np.uint8)[:, None], (100, 150))
+    image = np.repeat(rows[..., None], 3, axis=-1)
+    ranges, shapes = [], []
+    for _ in range(40):
+        augmented, label = augment(cfg, image, rows.copy())
+        assert augmented.shape[:2] == label.shape
+        assert min(label.shape) == 64  # the resize has the last word
+        ranges.append(int(label.max()) - int(label.min()))
+        shapes.append(label.shape)
+    whole = [shape for shape, extent in zip(shapes, ranges, strict=True) if extent > 95]
+    assert 8 < len(whole) < 32  # half of the images are not cropped
+    assert set(whole) == {(64, 96)}
+    # 200 to 300 of 400 to 600 pixels.
+    assert all(30 <= extent <= 76 for extent in ranges if extent <= 95)

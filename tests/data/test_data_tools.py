@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,52 +17,12 @@ def load(path):
     return module
 
 
-prepare = load(ROOT / "datasets" / "prepare_ade20k_semantic.py")
 inspect_data = load(ROOT / "tools" / "inspect_data.py")
 
 
 def run(module, monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
     return module.main()
-
-
-@pytest.fixture
-def ade(tmp_path, data):
-    label = np.array([[0, 1], [150, 2]], np.uint8)
-    for split in ("training", "validation"):
-        data.save(tmp_path / "annotations" / split / "x.png", label)
-    return tmp_path
-
-
-def test_ade20k_is_converted(ade, monkeypatch, capsys):
-    assert run(prepare, monkeypatch, "--root", ade) == 0
-    for split in ("training", "validation"):
-        folder = ade / "annotations_detectron2" / split
-        assert [path.name for path in folder.iterdir()] == ["x.png"]
-        converted = np.asarray(Image.open(folder / "x.png"))
-        assert converted.tolist() == [[255, 0], [149, 1]]
-    assert "1 files written" in capsys.readouterr().out
-    assert run(prepare, monkeypatch, "--root", ade) == 0
-    assert "0 files written" in capsys.readouterr().out
-
-
-def test_ade20k_keeps_what_is_there(ade, data, monkeypatch, capsys):
-    other = ade / "annotations_detectron2" / "training" / "x.png"
-    data.save(other, np.zeros((2, 2), np.uint8))
-    before = other.read_bytes()
-    assert run(prepare, monkeypatch, "--root", ade) == 1
-    assert str(other) in capsys.readouterr().err
-    assert other.read_bytes() == before
-
-
-def test_ade20k_errors(tmp_path, data, monkeypatch, capsys):
-    assert run(prepare, monkeypatch, "--root", tmp_path) == 1
-    assert str(tmp_path / "annotations" / "training") in capsys.readouterr().err
-    path = data.save(
-        tmp_path / "annotations" / "training" / "x.png", np.full((2, 2), 151, np.uint8)
-    )
-    assert run(prepare, monkeypatch, "--root", tmp_path) == 1
-    assert path in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("task", ["panoptic", "instance", "semantic"])

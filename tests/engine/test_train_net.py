@@ -1,4 +1,5 @@
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,32 @@ def test_train_then_evaluate_then_resume(run, tmp_path):
     assert results.read_text() == before
     run("--resume", options=["SOLVER.MAX_ITER", "4"])
     assert torch.load(tmp_path / "run/model_final.pth", weights_only=True)["iteration"] == 3
+
+
+AUGMENTED = ["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(24, 36)"]
+
+
+def test_evaluation_with_test_time_augmentation_reports_both(run, tmp_path):
+    run()
+    options = ["MODEL.WEIGHTS", str(tmp_path / "run/model_final.pth")]
+    inference = tmp_path / "run/inference" / "train_net_sample0_panoptic_val"
+    plain = json.loads((inference / "results.json").read_text())
+    one_view = ["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(24,)", "TEST.AUG.FLIP", "False"]
+    run("--eval-only", options=options + one_view)
+    results = json.loads((inference / "results.json").read_text())
+    assert results.pop("sem_seg_TTA") == plain["sem_seg"]
+    assert results == plain
+    run("--eval-only", options=options + AUGMENTED)
+    results = json.loads((inference / "results.json").read_text())
+    assert results["sem_seg"] == plain["sem_seg"]
+    assert results["sem_seg_TTA"]["mIoU"] > 0
+    assert set(results) == {*plain, "sem_seg_TTA"}
+
+
+def test_test_time_augmentation_is_semantic(run):
+    tasks = ["MODEL.MASK_TRANSFORMER.TEST.TASKS", "['panoptic']"]
+    with pytest.raises(ValueError, match=r"TEST\.AUG\.ENABLED is for semantic.*\['panoptic'\]"):
+        run("--eval-only", options=AUGMENTED + tasks)
 
 
 def test_own_data_in_one_flag(run, tmp_path):

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils.colormap import colormap
 
+from .category_metadata import category_colors, instance_metadata, panoptic_metadata
 from .coco_json import read_instances_json, read_panoptic_json, sorted_categories
 from .records import instance_records, panoptic_records, semantic_records
 
@@ -38,7 +38,7 @@ def register_panoptic(
         return
     content = read_panoptic_json(json_path)
     _require_folders(pngs, images)
-    metadata = _panoptic_metadata(sorted_categories(content)) | {
+    metadata = panoptic_metadata(sorted_categories(content)) | {
         "panoptic_json": str(json_path),
         "panoptic_root": str(pngs),
         "image_root": str(images),
@@ -62,15 +62,13 @@ def register_instances(name: str, json_file: StrPath, image_root: StrPath) -> No
     content = read_instances_json(json_path)
     _require_folders(images)
     categories = sorted(content["categories"], key=lambda category: category["id"])
-    metadata = {
-        "thing_classes": [category["name"] for category in categories],
-        "thing_colors": _colors(categories),
-        "thing_dataset_id_to_contiguous_id": {c["id"]: i for i, c in enumerate(categories)},
+    metadata = instance_metadata(categories) | {
         "json_file": str(json_path),
         "image_root": str(images),
         "evaluator_type": "coco",
     }
-    _register(name, arguments, lambda: instance_records(json_path, images, name), metadata)
+    contiguous = metadata["thing_dataset_id_to_contiguous_id"]
+    _register(name, arguments, lambda: instance_records(json_path, images, contiguous), metadata)
 
 
 def register_semantic(
@@ -101,7 +99,7 @@ def register_semantic(
     _require_folders(images, labels)
     metadata = {
         "stuff_classes": list(class_names),
-        "stuff_colors": _colors([{} for _ in class_names]),
+        "stuff_colors": category_colors([{} for _ in class_names]),
         "stuff_dataset_id_to_contiguous_id": {i: i for i in range(len(class_names))},
         "image_root": str(images),
         "sem_seg_root": str(labels),
@@ -109,28 +107,6 @@ def register_semantic(
         "ignore_label": ignore_label,
     }
     _register(name, arguments, lambda: semantic_records(images, labels), metadata)
-
-
-def _panoptic_metadata(categories: list[dict[str, Any]]) -> dict[str, Any]:
-    """Class names, colours and id maps in Detectron2's form: things and stuff share the names."""
-    names, colors = [category["name"] for category in categories], _colors(categories)
-    ids: dict[bool, dict[int, int]] = {True: {}, False: {}}
-    for index, category in enumerate(categories):
-        ids[bool(category["isthing"])][category["id"]] = index
-    return {
-        "thing_classes": names,
-        "stuff_classes": names,
-        "thing_colors": colors,
-        "stuff_colors": colors,
-        "thing_dataset_id_to_contiguous_id": ids[True],
-        "stuff_dataset_id_to_contiguous_id": ids[False],
-    }
-
-
-def _colors(categories: list[dict[str, Any]]) -> list[list[int]]:
-    """RGB of every category: its own, or one of a fixed list."""
-    palette = colormap(rgb=True).astype(int).tolist()
-    return [c.get("color", palette[i % len(palette)]) for i, c in enumerate(categories)]
 
 
 def _is_registered(name: str, arguments: tuple) -> bool:

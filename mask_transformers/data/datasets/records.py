@@ -1,6 +1,7 @@
 """Dataset records of one's own data, in Detectron2's format; they are made when first asked for."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,43 +14,73 @@ from .coco_json import read_panoptic_json, sorted_categories
 NAMED_FILES = 5
 
 
-def panoptic_records(json_file: Path, png_root: Path, image_root: Path) -> list[dict[str, Any]]:
+def panoptic_records(
+    json_file: Path,
+    png_root: Path,
+    image_root: Path,
+    contiguous: Mapping[int, int] | None = None,
+    image_path: Callable[[dict], str] = itemgetter("file_name"),
+) -> list[dict[str, Any]]:
     """One record per image of a COCO panoptic json; an image without annotation has no PNG.
+
+    ``contiguous`` gives the class of every category id, by default things first, then by id;
+    ``image_path`` the file below ``image_root`` of an image of the json.
 
     Raises:
         FileNotFoundError: images or PNGs are missing; the message names some.
+        ValueError: a segment has a category that ``contiguous`` lacks.
     """
     content = read_panoptic_json(json_file)
-    contiguous = {c["id"]: i for i, c in enumerate(sorted_categories(content))}
+    if contiguous is None:
+        contiguous = {c["id"]: i for i, c in enumerate(sorted_categories(content))}
     is_thing = {c["id"]: bool(c["isthing"]) for c in content["categories"]}
     annotations = {a["image_id"]: a for a in content["annotations"]}
     records = []
     for image in content["images"]:
-        record = {"file_name": str(image_root / image["file_name"]), "image_id": image["id"]}
+        record = {"file_name": str(image_root / image_path(image)), "image_id": image["id"]}
         record |= {key: image[key] for key in ("height", "width") if key in image}
         annotation = annotations.get(image["id"], {"segments_info": []})
         if "file_name" in annotation:
             record["pan_seg_file_name"] = str(png_root / annotation["file_name"])
         record["segments_info"] = [
-            segment
-            | {
-                "category_id": contiguous[segment["category_id"]],
+            {
+                **segment,
+                "category_id": _class_of(segment, contiguous, json_file),
                 "isthing": is_thing[segment["category_id"]],
             }
             for segment in annotation["segments_info"]
         ]
         records.append(record)
-    _require(f"images of {json_file}", (record["file_name"] for record in records))
+    require_files(f"images of {json_file}", (record["file_name"] for record in records))
     labels = (r["pan_seg_file_name"] for r in records if "pan_seg_file_name" in r)
-    _require(f"panoptic PNGs of {json_file}", labels)
+    require_files(f"panoptic PNGs of {json_file}", labels)
     return records
 
 
-def instance_records(json_file: Path, image_root: Path, name: str) -> list[dict[str, Any]]:
-    """One record per image of a COCO instance json; FileNotFoundError names missing images."""
-    records = load_coco_json(str(json_file), str(image_root), name)
-    _require(f"images of {json_file}", (record["file_name"] for record in records))
+def instance_records(
+    json_file: Path, image_root: Path, contiguous: Mapping[int, int]
+) -> list[dict[str, Any]]:
+    """One record per image of a COCO instance json; ``contiguous``: class of a category id.
+
+    Raises:
+        FileNotFoundError: images are missing; the message names some.
+        ValueError: an annotation has a category that ``contiguous`` lacks.
+    """
+    # Without the name of a data set Detectron2 leaves category ids and metadata alone.
+    records = load_coco_json(str(json_file), str(image_root))
+    for record in records:
+        for annotation in record["annotations"]:
+            annotation["category_id"] = _class_of(annotation, contiguous, json_file)
+    require_files(f"images of {json_file}", (record["file_name"] for record in records))
     return records
+
+
+def _class_of(entry: dict, contiguous: Mapping[int, int], json_file: Path) -> int:
+    if entry["category_id"] not in contiguous:
+        raise ValueError(
+            f"{json_file}: category id {entry['category_id']} is none of {sorted(contiguous)}"
+        )
+    return contiguous[entry["category_id"]]
 
 
 def semantic_records(image_root: Path, label_root: Path) -> list[dict[str, Any]]:
@@ -61,7 +92,7 @@ def semantic_records(image_root: Path, label_root: Path) -> list[dict[str, Any]]
     """
     images = _by_name(image_root, IMAGE_SUFFIXES)
     labels = _by_name(label_root, {".png"})
-    _require(
+    require_files(
         f"labels of the images in {image_root}",
         (str(label_root / f"{name}.png") for name in images),
     )
@@ -89,7 +120,8 @@ def _by_name(root: Path, suffixes: set[str]) -> dict[str, Path]:
     return files
 
 
-def _require(what: str, paths: Iterable[str]) -> None:
+def require_files(what: str, paths: Iterable[str]) -> None:
+    """FileNotFoundError counts the ``paths`` that are no files and names some."""
     missing = [path for path in paths if not Path(path).is_file()]
     if missing:
         raise FileNotFoundError(f"{len(missing)} {what} do not exist: {_some(missing)}")

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from iopath.common.file_io import file_lock
 from PIL import Image
-from pycocotools import mask as coco_mask
 
-from ..instance_masks import mask_box
+from ..instance_masks import mask_box, mask_entry
 from ..label_maps import encode_ids
 from .shapes_drawing import Scene, draw_scene
 from .shapes_forms import STUFF, THINGS
@@ -145,10 +144,5 @@ def _segments(scene: Scene) -> tuple[np.ndarray, list[dict[str, Any]]]:
 
 
 def _instance(segment: dict, ids: np.ndarray, image_id: int, instances: dict) -> dict[str, Any]:
-    code = coco_mask.encode(np.asfortranarray(ids == segment["id"], dtype=np.uint8))
-    return {
-        **segment,
-        "id": len(instances["annotations"]) + 1,
-        "image_id": image_id,
-        "segmentation": {"size": code["size"], "counts": code["counts"].decode("ascii")},
-    }
+    number = len(instances["annotations"]) + 1
+    return {**segment, "id": number, "image_id": image_id, **mask_entry(ids == segment["id"])}

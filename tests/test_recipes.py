@@ -1,0 +1,92 @@
+"""The config files of the image zoos: every row is there, with the recipe of its data set."""
+
+import pytest
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from mask_transformers import add_mask_transformer_config, model_zoo
+from mask_transformers.data.metadata import class_count
+from mask_transformers.engine.config_file import merge_config_file
+
+M, F = "mask2former", "maskformer"
+SWINS = ("swin_tiny", "swin_small", "swin_base", "swin_base_in21k", "swin_large")
+CITIES = ("R50", "R101", "swin_tiny", "swin_small", "swin_base_in21k", "swin_large")
+# System, data set and task → backbones.
+ROWS = {
+    (M, "coco_panoptic"): ("R50", "R101", *SWINS),
+    (M, "coco_instance"): ("R50", "R101", *SWINS),
+    (M, "ade20k_semantic"): ("R50", "R101", *SWINS),
+    (M, "ade20k_panoptic"): ("R50", "swin_large"),
+    (M, "ade20k_instance"): ("R50", "swin_large"),
+    (M, "cityscapes_panoptic"): CITIES,
+    (M, "cityscapes_instance"): CITIES,
+    (M, "cityscapes_semantic"): CITIES,
+    (M, "mapillary_vistas_panoptic"): ("R50", "swin_large"),
+    (M, "mapillary_vistas_semantic"): ("R50", "swin_large"),
+    (F, "coco_panoptic"): ("R50", "R101", *(s for s in SWINS if s != "swin_base")),
+    (F, "ade20k_semantic"): ("R50", "R101", "R101c", *SWINS),
+    (F, "ade20k_panoptic"): ("R50", "R101"),
+    (F, "cityscapes_semantic"): ("R101", "R101c"),
+    (F, "mapillary_vistas_semantic"): ("R50",),
+    ("perpixel_baseline", "ade20k_semantic"): ("R50",),
+    ("perpixel_baseline_plus", "ade20k_semantic"): ("R50",),
+}
+NAMES = [f"{system}_{backbone}_{data}" for (system, data), row in ROWS.items() for backbone in row]
+# Iterations, crop (LSJ: side), shortest side in tests.
+RECIPES = {
+    "mask2former_R50_coco_panoptic": (368750, 1024, 800),
+    "mask2former_swin_large_coco_instance": (737500, 1024, 800),
+    "mask2former_swin_small_ade20k_semantic": (160000, [512, 512], 512),
+    "mask2former_swin_base_ade20k_semantic": (160000, [640, 640], 640),
+    "mask2former_R50_ade20k_panoptic": (160000, [640, 640], 640),
+    "mask2former_swin_tiny_cityscapes_instance": (90000, [512, 1024], 1024),
+    "mask2former_R50_mapillary_vistas_semantic": (300000, [1024, 1024], 2048),
+    "maskformer_R101c_ade20k_semantic": (160000, [512, 512], 512),
+    "maskformer_swin_large_ade20k_semantic": (160000, [640, 640], 640),
+    "maskformer_R50_ade20k_panoptic": (720000, [640, 640], 640),
+    "maskformer_R101_coco_panoptic": (554400, [384, 600], 800),
+    "maskformer_R50_mapillary_vistas_semantic": (300000, [1280, 1280], 2048),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_row_of_the_zoos_fits_its_data(name):
+    cfg = model_zoo.get_config(name)
+    node = cfg.MODEL.MASK_TRANSFORMER
+    for dataset in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        assert dataset in DatasetCatalog
+        assert class_count(MetadataCatalog.get(dataset)) == node.NUM_CLASSES
+    [train], [test] = cfg.DATASETS.TRAIN, cfg.DATASETS.TEST
+    assert train.replace("train", "val") == test
+    assert _queries(name) == node.QUERIES
+    assert ("swin" in name) == (cfg.MODEL.BACKBONE.NAME == "build_swin_backbone")
+    if "swin" not in name:
+        assert f"R{cfg.MODEL.RESNETS.DEPTH}" in name
+    elif "large" in name or "in21k" in name:
+        assert cfg.MODEL.SWIN.WEIGHTS == "imagenet22k"
+
+
+def _queries(name):
+    large = name.startswith("mask2former_swin_large") and not name.endswith("semantic")
+    return 200 if large else 100
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes(name):
+    cfg = model_zoo.get_config(name)
+    iterations, crop, shortest = RECIPES[name]
+    lsj = cfg.INPUT.LSJ
+    assert iterations == cfg.SOLVER.MAX_ITER
+    assert (lsj.IMAGE_SIZE if lsj.ENABLED else cfg.INPUT.CROP.SIZE) == crop
+    assert shortest == cfg.INPUT.MIN_SIZE_TEST
+    assert (64 if "maskformer_R101_coco" in name else 16) == cfg.SOLVER.IMS_PER_BATCH
+    swin_of_maskformer = name.startswith("maskformer_swin")
+    assert (1.0 if swin_of_maskformer else 0.1) == cfg.SOLVER.BACKBONE_MULTIPLIER
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_strict_reader_and_detectron2_agree(name):
+    cfg = get_cfg()
+    add_mask_transformer_config(cfg)
+    merge_config_file(cfg, str(model_zoo.config_file(name)))
+    assert cfg.dump() == model_zoo.get_config(name).dump()
