@@ -145,6 +145,11 @@ def _add_dataset_keys(cfg: CN) -> None:
     cfg.DATASETS.FOLDER = ""
     # What to take from DATASETS.FOLDER: "panoptic", "instance" or "semantic", or "" to find out.
     cfg.DATASETS.FOLDER_TASK = ""
+    # Names of the thing classes in DATASETS.FOLDER, in the order of the model's classes, as set by
+    # --data: with them a model knows its classes on machines without the data.
+    cfg.DATASETS.FOLDER_THINGS = []
+    # Names of the stuff classes, which come after the things; all classes of semantic data.
+    cfg.DATASETS.FOLDER_STUFF = []
 
 
 def _add_input_keys(cfg: CN) -> None:

@@ -10,7 +10,7 @@ def metadata_of(cfg: CfgNode):
 
     register_folder_of(cfg)
     for name in [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]:
-        if name in DatasetCatalog:
+        if name in DatasetCatalog or (cfg.DATASETS.FOLDER and name in MetadataCatalog.list()):
             return MetadataCatalog.get(name)
     return None
 

@@ -20,6 +20,7 @@ from detectron2.utils.events import EventWriter
 from torch import nn
 
 from ..checkpoint.checkpointer import MaskTransformerCheckpointer
+from ..data.datasets.absent_folder import require_folder_of
 from ..data.mapper import MaskTransformerMapper
 from ..output_files import write_json
 from .evaluators import build_evaluators, fitting_tasks
@@ -49,6 +50,7 @@ class Trainer(DefaultTrainer):
         cfg = _without_unsupported_amp(
             self.auto_scale_workers(cfg, comm.get_world_size()), torch.device(cfg.MODEL.DEVICE)
         )
+        require_folder_of(cfg)
         for name in cfg.DATASETS.TEST:
             fitting_tasks(cfg, name)  # an error now, not after hours
         model = self.build_model(cfg)
@@ -92,6 +94,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> dict:
         """Evaluate on ``DATASETS.TEST``; results are logged and written once, as JSON."""
+        require_folder_of(cfg)
         _share_buffers(model)
         results = super().test(cfg, model, evaluators)
         if comm.is_main_process():

@@ -5,6 +5,8 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from mask_transformers.data.datasets import register_folder_of, use_folder
+from mask_transformers.data.datasets.absent_folder import require_folder_of
+from mask_transformers.data.metadata import class_count, metadata_of, thing_classes_of
 
 TASKS = {
     "panoptic": (3, ["panoptic", "instance", "semantic"]),
@@ -74,6 +76,33 @@ def test_a_written_config_finds_its_data_again(cfg, tmp_path, data, task):
     assert again.dump() == before
     for name in (*again.DATASETS.TRAIN, *again.DATASETS.TEST):
         assert len(DatasetCatalog.get(name)) == 2
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_written_config_knows_its_classes_without_the_data(cfg, tmp_path, data, task):
+    folder = data.write_folder(tmp_path / "own", task)
+    use_folder(cfg, folder)
+    [name] = cfg.DATASETS.TEST
+    before = MetadataCatalog.get(name).as_dict()
+    written = cfg.dump()
+    for split in (*cfg.DATASETS.TRAIN, name):
+        DatasetCatalog.remove(split)
+        MetadataCatalog.remove(split)
+    folder.rename(tmp_path / "moved")
+    again = cfg.load_cfg(written)
+    things, count = thing_classes_of(again), class_count(metadata_of(again))
+    assert count == again.MODEL.MASK_TRANSFORMER.NUM_CLASSES
+    known = before.get("thing_dataset_id_to_contiguous_id")
+    assert things == (None if known is None else set(known.values()))
+    after = MetadataCatalog.get(name).as_dict()
+    for key in ("thing_classes", "stuff_classes", "evaluator_type"):
+        assert after.get(key) == before.get(key)
+    with pytest.raises(FileNotFoundError, match=r"own \(DATASETS\.FOLDER\) does not exist"):
+        require_folder_of(again)
+    (tmp_path / "moved").rename(folder)
+    register_folder_of(again)
+    require_folder_of(again)
+    assert len(DatasetCatalog.get(name)) == 2
 
 
 def test_without_a_folder_nothing_is_registered(cfg):

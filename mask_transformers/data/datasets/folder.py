@@ -8,6 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
+from .absent_folder import remember_classes, use_remembered_classes
 from .coco_json import parse_json
 from .custom import register_instances, register_panoptic, register_semantic
 
@@ -42,8 +43,8 @@ CLASS_KEYS = (
 def use_folder(cfg: CfgNode, root: str | os.PathLike[str], task: str = "") -> None:
     """Register the data below ``root`` and make ``cfg`` train on ``train`` and test on ``val``.
 
-    The data sets are called ``<folder>_<task>_train`` and ``_val``. Sets DATASETS.FOLDER,
-    FOLDER_TASK, TRAIN and TEST, INPUT.ANNOTATIONS, and NUM_CLASSES and TEST.TASKS of
+    The data sets are called ``<folder>_<task>_train`` and ``_val``. Sets TRAIN, TEST and the keys
+    FOLDER* of DATASETS, INPUT.ANNOTATIONS, and NUM_CLASSES and TEST.TASKS of
     MODEL.MASK_TRANSFORMER; a split that is missing leaves TRAIN or TEST empty.
 
     Args:
@@ -63,6 +64,7 @@ def use_folder(cfg: CfgNode, root: str | os.PathLike[str], task: str = "") -> No
     cfg.DATASETS.TRAIN = tuple(names[split] for split in names if split == "train")
     cfg.DATASETS.TEST = tuple(names[split] for split in names if split == "val")
     cfg.INPUT.ANNOTATIONS = task
+    remember_classes(cfg, metadata)
     node = cfg.MODEL.MASK_TRANSFORMER
     # A panoptic data set lists all its classes as stuff too.
     node.NUM_CLASSES = len(metadata.get("stuff_classes") or metadata.thing_classes)
@@ -73,11 +75,15 @@ def use_folder(cfg: CfgNode, root: str | os.PathLike[str], task: str = "") -> No
 def register_folder_of(cfg: CfgNode) -> None:
     """Register the data sets of DATASETS.FOLDER, if any, for a config that was written before.
 
+    Where the folder is not, the config's own list of classes is enough to use the model.
+
     Raises:
         FileNotFoundError, ValueError: as :func:`use_folder`.
     """
     if cfg.DATASETS.FOLDER:
         folder = Path(os.path.abspath(os.path.expanduser(cfg.DATASETS.FOLDER)))
+        if not folder.is_dir() and use_remembered_classes(cfg):
+            return
         register_folder(folder, cfg.DATASETS.FOLDER_TASK or _find_task(folder))
 
 
@@ -124,8 +130,8 @@ def _splits_of(folder: Path, task: str) -> list[str]:
 def _require_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"data folder {folder} (DATASETS.FOLDER) does not exist; DATASETS.FOLDER '' uses a "
-            "model without its data"
+            f"data folder {folder} (DATASETS.FOLDER) does not exist and the config "
+            "lists no classes in DATASETS.FOLDER_THINGS and FOLDER_STUFF"
         )
 
 

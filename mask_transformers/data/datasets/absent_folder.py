@@ -1,0 +1,56 @@
+"""A model of one's own data where the data are not: its classes, from the config that it wrote."""
+
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from .category_metadata import category_colors, instance_metadata, panoptic_metadata
+
+EVALUATOR_TYPES = {"panoptic": "coco_panoptic_seg", "instance": "coco", "semantic": "sem_seg"}
+
+
+def remember_classes(cfg: CfgNode, metadata) -> None:
+    """Write the names of the classes into DATASETS.FOLDER_THINGS and FOLDER_STUFF."""
+    names = list(metadata.get("stuff_classes") or metadata.thing_classes)  # things first
+    things = len(metadata.get("thing_dataset_id_to_contiguous_id") or {})
+    cfg.DATASETS.FOLDER_THINGS, cfg.DATASETS.FOLDER_STUFF = names[:things], names[things:]
+
+
+def use_remembered_classes(cfg: CfgNode) -> bool:
+    """Set the metadata of the data sets from the config; whether it holds any classes."""
+    node = cfg.DATASETS
+    categories = [
+        {"id": index, "name": name, "isthing": index < len(node.FOLDER_THINGS)}
+        for index, name in enumerate([*node.FOLDER_THINGS, *node.FOLDER_STUFF])
+    ]
+    if not categories or node.FOLDER_TASK not in EVALUATOR_TYPES:
+        return False
+    for name in (*node.TRAIN, *node.TEST):
+        if not MetadataCatalog.get(name).get("evaluator_type"):
+            kind = EVALUATOR_TYPES[node.FOLDER_TASK]
+            metadata = _metadata(node.FOLDER_TASK, categories)
+            MetadataCatalog.get(name).set(**metadata, evaluator_type=kind)
+    return True
+
+
+def require_folder_of(cfg: CfgNode) -> None:
+    """FileNotFoundError when the config's own data are not there."""
+    folder = Path(cfg.DATASETS.FOLDER).expanduser()
+    if cfg.DATASETS.FOLDER and not folder.is_dir():
+        raise FileNotFoundError(
+            f"data folder {folder} (DATASETS.FOLDER) does not exist; name another place of the "
+            "data with --data"
+        )
+
+
+def _metadata(task: str, categories: list[dict]) -> dict:
+    if task == "panoptic":
+        return panoptic_metadata(categories)
+    if task == "instance":
+        return instance_metadata(categories)
+    return {
+        "stuff_classes": [category["name"] for category in categories],
+        "stuff_colors": category_colors(categories),
+        "stuff_dataset_id_to_contiguous_id": {c["id"]: c["id"] for c in categories},
+    }
