@@ -24,7 +24,8 @@ def _add_model_keys(cfg: CN) -> None:
     node = cfg.MODEL.MASK_TRANSFORMER
     # Number of classes K that the class head tells apart, without no-object.
     node.NUM_CLASSES = 133
-    # Number of queries Q: an upper bound on the segments found in one image.
+    # Number of queries Q: an upper bound on the segments found in one image. PerPixelBaseline has
+    # one for each class instead.
     node.QUERIES = 100
     # Width C of the queries and of the pixel decoder.
     node.HIDDEN_DIM = 256
@@ -38,10 +39,10 @@ def _add_model_keys(cfg: CN) -> None:
     node.PIXEL_DECODER = CN()
     # Registered name of the pixel decoder.
     node.PIXEL_DECODER.NAME = "DeformablePixelDecoder"
-    # Backbone features read by the pixel decoder, fine to coarse; the finest one only enters the
-    # mask features, the others are the levels of the transformer.
+    # Backbone features read by the pixel decoder, fine to coarse. The transformer decoder looks at
+    # all but the finest (DeformablePixelDecoder) or at the coarsest alone (the others).
     node.PIXEL_DECODER.IN_FEATURES = ["res2", "res3", "res4", "res5"]
-    # Number of transformer encoder layers.
+    # Number of transformer encoder layers; FPNPixelDecoder has none.
     node.PIXEL_DECODER.LAYERS = 6
     # Attention heads.
     node.PIXEL_DECODER.HEADS = 8
@@ -83,7 +84,7 @@ def _add_model_keys(cfg: CN) -> None:
     node.LOSS.DICE_WEIGHT = 5.0
     # Weight of no-object in the class cross entropy.
     node.LOSS.NO_OBJECT_WEIGHT = 0.1
-    # Number of points P at which masks are compared.
+    # Number of points P at which Mask2Former compares masks; MaskFormer takes whole masks.
     node.LOSS.POINTS = 12544
     # Points drawn per point kept, for importance sampling.
     node.LOSS.OVERSAMPLE_RATIO = 3.0

@@ -94,4 +94,5 @@ def write_coco(root, splits=("train", "val")):
         path = root / "annotations" / f"panoptic_{split}2017.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content))
+        path.with_name(f"instances_{split}2017.json").write_text("{}")
     return root

@@ -1,10 +1,10 @@
 """Train several systems on the same data for the same time and write their scores side by side.
 
 python tools/compare.py camvid --data ../shared/data/camvid --minutes 20 --output output/camvid
-python tools/compare.py shapes --minutes 12 --output output/shapes
+python tools/compare.py shapes --minutes 13.5 --output output/shapes
 
-Writes into --output: a folder for each run, table.md and curves.png. A run that is complete is not
-repeated, so that the command may be given again after an interruption.
+Writes into --output: a folder for each run, table.md and curves.png. After an interruption the same
+command goes on: runs that are complete are kept, one that is not is resumed.
 """
 
 import argparse
@@ -13,6 +13,8 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import yaml
 
 from mask_transformers.output_files import write_atomically
 from mask_transformers.visualization.comparison import comparison_table, plot_comparison
@@ -70,10 +72,22 @@ def command(run: Run, args: argparse.Namespace) -> list[str]:
     words = [sys.executable, str(CHECKOUT / "tools/train_net.py")]
     words += ["--config-file", str(CHECKOUT / f"configs/{run.config}.yaml")]
     words += ["--data", args.data] if args.data else []
-    words += ["OUTPUT_DIR", str(args.output / folder_name(run.label)), "SEED", "1"]
+    folder = args.output / folder_name(run.label)
+    words += ["--resume"] if folder.exists() else []
+    words += ["OUTPUT_DIR", str(folder), "SEED", "1"]
     words += ["SOLVER.MAX_MINUTES", str(args.minutes), "SOLVER.MAX_ITER", "100000"]
     words += ["TEST.EVAL_PERIOD", str(args.eval_period)]
     return [*words, *run.options, *args.options]
+
+
+def refuse_other_budget(folder: Path, minutes: float) -> None:
+    """ValueError when the run in ``folder``, if any, has another time budget."""
+    config = folder / "config.yaml"
+    if not config.is_file():
+        return
+    found = yaml.safe_load(config.read_text(encoding="utf-8"))["SOLVER"]["MAX_MINUTES"]
+    if found != minutes:
+        raise ValueError(f"{folder} was trained for {found} minutes: choose another --output")
 
 
 def main() -> int:
@@ -89,15 +103,20 @@ def main() -> int:
     parser.add_argument("--options", nargs="*", default=[], metavar="KEY VALUE", help="of all runs")
     args = parser.parse_args()
     runs = COMPARISONS[args.comparison]
+    folders = {run.label: args.output / folder_name(run.label) for run in runs}
+    try:
+        for folder in folders.values():
+            refuse_other_budget(folder, args.minutes)
+    except ValueError as error:
+        parser.error(str(error))
     for run in runs:
-        folder = args.output / folder_name(run.label)
+        folder = folders[run.label]
         if (folder / "model_final.pth").exists():
             continue
         code = subprocess.run(command(run, args), check=False).returncode
         if code:
             print(f"error: {run.label} ended with exit code {code}", file=sys.stderr)
             return code
-    folders = {run.label: args.output / folder_name(run.label) for run in runs}
     table = comparison_table(folders)
     write_atomically(args.output / "table.md", lambda path: path.write_text(table))
     plot_comparison(folders, args.output / "curves.png", args.minutes)

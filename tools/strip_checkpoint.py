@@ -17,10 +17,19 @@ def strip(source: Path, target: Path, half: bool) -> None:
     """Write the weights of ``source`` to the new file ``target``, as float16 if ``half``."""
     if target.exists():
         raise FileExistsError(f"{target} exists already; choose another name")
+    if target.suffix != ".pth":
+        raise ValueError(f"{target} must end in .pth, which says how to read it")
     state = read_state_dict(source)
     if half:
-        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+        state = {k: _halved(k, v) if v.is_floating_point() else v for k, v in state.items()}
     write_atomically(target, lambda path: torch.save({"model": state}, path))
+
+
+def _halved(name: str, value: torch.Tensor) -> torch.Tensor:
+    half = value.half()
+    if half.isinf().any() and not value.isinf().any():
+        raise ValueError(f"{name} has values that 16 bits cannot hold: leave out --half")
+    return half
 
 
 def main() -> None:

@@ -123,18 +123,30 @@ def _number_annotations(truth: COCO) -> None:
 
 
 def _panoptic_semantics(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluator:
-    """mIoU over all classes, of things too, against the classes of the panoptic PNGs."""
+    """mIoU over all classes, of things too.
+
+    The truth is the data set's label images, where it has a folder of them (``sem_seg_root``), else
+    the classes of the panoptic PNGs.
+    """
     metadata = MetadataCatalog.get(dataset_name)
     ignore_label = metadata.get("ignore_label", 255)
     records = [r for r in DatasetCatalog.get(dataset_name) if r.get("pan_seg_file_name")]
+    names = _class_names(metadata)
+    labels = metadata.get("sem_seg_root")
+    if labels and Path(labels).is_dir():
+        files = [str(Path(labels) / f"{Path(r['file_name']).stem}.png") for r in records]
+        reader = label_reader(len(names), ignore_label)
+    else:
+        files = [r["pan_seg_file_name"] for r in records]
+        reader = class_map_reader(records, ignore_label)
     view = _fresh_metadata(f"{dataset_name}/classes").set(
-        stuff_classes=_class_names(metadata), ignore_label=ignore_label
+        stuff_classes=names, ignore_label=ignore_label
     )
     pairs = [
-        {"file_name": r["file_name"], "sem_seg_file_name": r["pan_seg_file_name"]} for r in records
+        {"file_name": record["file_name"], "sem_seg_file_name": file}
+        for record, file in zip(records, files, strict=True)
     ]
     DatasetCatalog.register(view.name, lambda: pairs)
-    reader = class_map_reader(records, ignore_label)
     return SemanticEvaluator(view.name, output_dir=output_dir, sem_seg_loading_fn=reader)
 
 

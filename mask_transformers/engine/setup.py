@@ -50,10 +50,11 @@ def _choose_device(cfg: CfgNode, asked_for: bool) -> None:
 
 
 def refuse_to_overwrite(output_dir: str) -> None:
-    """FileExistsError when ``output_dir`` holds metrics or checkpoints of an earlier training."""
-    if any((Path(output_dir) / name).exists() for name in ("last_checkpoint", "metrics.json")):
+    """FileExistsError when ``output_dir`` holds a training or an evaluation."""
+    marks = ("last_checkpoint", "metrics.json", "config.yaml")
+    if any((Path(output_dir) / name).exists() for name in marks):
         raise FileExistsError(
-            f"OUTPUT_DIR {output_dir} holds a training already: continue it with --resume, or "
+            f"OUTPUT_DIR {output_dir} holds a run already: continue a training with --resume, or "
             "choose another OUTPUT_DIR"
         )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_train_loader
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import DatasetEvaluators
@@ -85,6 +85,12 @@ class Trainer(DefaultTrainer):
         if not cfg.DATASETS.TRAIN:
             raise ValueError("DATASETS.TRAIN is empty: there is nothing to train on")
         return build_detection_train_loader(cfg, mapper=MaskTransformerMapper(cfg, is_train=True))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+        """Detectron2's loader with ``MaskTransformerMapper``, which reads no labels in a test."""
+        mapper = MaskTransformerMapper(cfg, is_train=False)
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:

@@ -1,6 +1,7 @@
 """Mean intersection over union: Detectron2's evaluator with a table, and its label files."""
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 from detectron2.evaluation import SemSegEvaluator
@@ -12,7 +13,13 @@ logger = logging.getLogger(__name__)
 
 
 class SemanticEvaluator(SemSegEvaluator):
-    """Detectron2's ``SemSegEvaluator``; it logs a table in place of its dictionary."""
+    """Detectron2's ``SemSegEvaluator`` that leaves out images without labels and logs a table."""
+
+    def process(self, inputs: Sequence[dict], outputs: Sequence[dict]) -> None:
+        """Count the pixels of ``sem_seg`` (K, H, W) in the outputs."""
+        pairs = zip(inputs, outputs, strict=True)
+        known = [pair for pair in pairs if pair[0]["file_name"] in self.input_file_to_gt_file]
+        super().process([record for record, _ in known], [output for _, output in known])
 
     def evaluate(self) -> dict | None:
         """``{"sem_seg": {metric: value}}`` in percent in the main process, None elsewhere."""

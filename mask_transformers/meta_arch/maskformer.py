@@ -24,6 +24,11 @@ class MaskFormer(MaskClassifier):
                 f"MODEL.MASK_TRANSFORMER.MATCHER 'fixed' needs one query a class: QUERIES is "
                 f"{node.QUERIES}, NUM_CLASSES is {node.NUM_CLASSES}"
             )
+        if node.MATCHER == "fixed" and cfg.INPUT.ANNOTATIONS != "semantic":
+            raise ValueError(
+                "MODEL.MASK_TRANSFORMER.MATCHER 'fixed' has one query for all of a class: "
+                f"INPUT.ANNOTATIONS must be 'semantic', not {cfg.INPUT.ANNOTATIONS!r}"
+            )
         # The panoptic merge takes the argmax alone.
         return super().from_config(cfg) | {
             "criterion": MaskSetCriterion(cfg),

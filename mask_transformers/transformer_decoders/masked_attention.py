@@ -94,6 +94,12 @@ class MaskedAttentionDecoder(nn.Module):
         """Arguments from ``MODEL.MASK_TRANSFORMER``; ``level_channels``: see ``registry.py``."""
         node = cfg.MODEL.MASK_TRANSFORMER
         part = node.TRANSFORMER_DECODER
+        if any(channels != node.HIDDEN_DIM for channels in level_channels):
+            raise ValueError(
+                f"MODEL.MASK_TRANSFORMER.TRANSFORMER_DECODER.NAME {part.NAME!r} needs levels of "
+                f"width HIDDEN_DIM {node.HIDDEN_DIM}, but PIXEL_DECODER.NAME "
+                f"{node.PIXEL_DECODER.NAME!r} gives {list(level_channels)}"
+            )
         return {
             "num_classes": node.NUM_CLASSES,
             "queries": node.QUERIES,

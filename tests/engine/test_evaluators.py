@@ -114,6 +114,26 @@ def test_only_stuff_or_only_things(sample, evaluate, categories, present, absent
     assert ("segm" in results) == (categories is THINGS)
 
 
+def test_images_without_annotation_are_not_scored(sample, tmp_path):
+    cfg = sample(val=2)
+    name = cfg.DATASETS.TEST[0]
+    json_file = Path(MetadataCatalog.get(name).panoptic_json)
+    content = json.loads(json_file.read_text())
+    bare = content["annotations"].pop()["image_id"]
+    json_file.write_text(json.dumps(content))
+    cfg.MODEL.MASK_TRANSFORMER.TEST.TASKS = ALL_TASKS
+    evaluators = build_evaluators(cfg, name, str(tmp_path / "results"))
+    evaluators.reset()
+    records = {record["image_id"]: record for record in DatasetCatalog.get(name)}
+    [scored] = [record for image, record in records.items() if image != bare]
+    output = perfect_output(scored, cfg.MODEL.MASK_TRANSFORMER.NUM_CLASSES)
+    for record in (scored, records[bare]):
+        evaluators.process([record], [output])
+    results = evaluators.evaluate()
+    assert results["panoptic_seg"]["PQ"] == pytest.approx(100)
+    assert results["sem_seg"]["mIoU"] == pytest.approx(100)
+
+
 def test_more_than_100_objects_are_not_capped(sample, evaluate):
     cfg = sample(val=1, objects=150, categories=THINGS[:1])
     cfg.TEST.DETECTIONS_PER_IMAGE = 200

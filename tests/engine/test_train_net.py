@@ -142,10 +142,11 @@ def test_nothing_to_resume_is_said(run, caplog):
     assert "holds no checkpoint to resume" in caplog.text
 
 
-def test_metrics_of_an_interrupted_run_are_not_mixed_with_new_ones(tmp_path):
+@pytest.mark.parametrize("mark", ["metrics.json", "config.yaml"])
+def test_an_interrupted_run_or_an_evaluation_is_not_mixed_with_a_new_run(tmp_path, mark):
     refuse_to_overwrite(str(tmp_path))
-    (tmp_path / "metrics.json").touch()
-    with pytest.raises(FileExistsError, match="holds a training already"):
+    (tmp_path / mark).touch()
+    with pytest.raises(FileExistsError, match="holds a run already"):
         refuse_to_overwrite(str(tmp_path))
 
 
@@ -154,5 +155,5 @@ def test_bad_arguments_end_in_one_line(tmp_path):
     command = [sys.executable, str(TOOL), "OUTPUT_DIR", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(f"error: OUTPUT_DIR {tmp_path} holds a training")
+    assert done.stderr.splitlines()[-1].startswith(f"error: OUTPUT_DIR {tmp_path} holds a run")
     assert "Traceback" not in done.stderr

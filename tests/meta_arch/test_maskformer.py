@@ -63,6 +63,12 @@ def test_fixed_matching_needs_a_query_for_every_class(tiny_model, make_record):
         model.train()([make_record(4)])
 
 
+def test_fixed_matching_is_for_semantic_annotations(tiny_model):
+    keys = {NODE + "MATCHER": "fixed", NODE + "QUERIES": 133, NODE + "NUM_CLASSES": 133}
+    with pytest.raises(ValueError, match=r"INPUT\.ANNOTATIONS must be 'semantic', not 'panoptic'"):
+        tiny_model(COCO, keys)
+
+
 @pytest.mark.parametrize("matcher", ["none", "fixed"])
 def test_matchers_that_are_not_there(tiny_model, matcher):
     with pytest.raises(ValueError, match=r"MASK_TRANSFORMER\.MATCHER"):

@@ -25,8 +25,9 @@ def run(tool, monkeypatch, tmp_path):
             code = codes[len(commands) - 1]
             if not code:
                 folder = tmp_path / "out" / words[words.index("OUTPUT_DIR") + 1].split("/")[-1]
-                folder.mkdir(parents=True)
+                folder.mkdir(parents=True, exist_ok=True)
                 (folder / "model_final.pth").touch()
+                (folder / "config.yaml").write_text("SOLVER: {MAX_MINUTES: 2.0}")
                 line = {"iteration": 3, "sem_seg/mIoU": 10.0 + len(commands)}
                 (folder / "metrics.json").write_text(json.dumps(line))
             return Done(code)
@@ -44,8 +45,16 @@ def test_all_runs_get_the_same_budget_and_an_interruption_is_continued(run, tmp_
     code, first = run([0, 3])
     assert code == 3
     assert "MaskFormer ended with exit code 3" in capsys.readouterr().err
+    (tmp_path / "out/maskformer").mkdir()  # interrupted
     code, others = run([0, 0, 0])
     assert code == 0
+    assert ["--resume" in words for words in [*first, *others]] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
     commands = [first[0], *others]
     assert [c[c.index("OUTPUT_DIR") + 1].split("/")[-1] for c in commands] == [
         "mask2former",
@@ -60,6 +69,14 @@ def test_all_runs_get_the_same_budget_and_an_interruption_is_continued(run, tmp_
     table = (tmp_path / "out/table.md").read_text()
     assert "| PerPixelBaseline+ | 4 | 12.0 |" in table
     assert (tmp_path / "out/curves.png").is_file()
+
+
+def test_runs_of_another_budget_are_not_mixed(run, tmp_path, capsys):
+    (tmp_path / "out/maskformer").mkdir(parents=True)
+    (tmp_path / "out/maskformer/config.yaml").write_text("SOLVER: {MAX_MINUTES: 5.0}")
+    with pytest.raises(SystemExit):
+        run([0, 0, 0, 0])
+    assert "maskformer was trained for 5.0 minutes" in capsys.readouterr().err
 
 
 def test_every_run_is_a_config_that_exists(tool):

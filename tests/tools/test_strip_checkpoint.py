@@ -45,3 +45,12 @@ def test_errors_are_one_line_and_lose_nothing(run, source, tmp_path):
         run(source, source)
     assert source.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir() if "weights" in path.name] == []
+
+
+def test_what_cannot_be_read_again_is_not_written(run, source, tmp_path):
+    with pytest.raises(SystemExit, match=r"^error: .*weights\.pkl must end in \.pth"):
+        run(source, tmp_path / "weights.pkl")
+    torch.save({"model": {"large": torch.tensor([1e6])}}, tmp_path / "large.pth")
+    with pytest.raises(SystemExit, match=r"^error: large has values that 16 bits cannot hold"):
+        run(tmp_path / "large.pth", tmp_path / "weights.pth", "--half")
+    assert not (tmp_path / "weights.pth").exists()

@@ -117,3 +117,9 @@ def test_without_masks_every_query_looks_everywhere():
         torch.testing.assert_close(found, expected)
     del masked._foreground
     assert not torch.allclose(masked(pixels)[-1][1], plain(pixels)[-1][1])
+
+
+def test_levels_of_another_width_are_refused(tiny_config):
+    cfg = tiny_config("mask2former_R50_coco_panoptic")
+    with pytest.raises(ValueError, match=r"HIDDEN_DIM 64, but PIXEL_DECODER\.NAME .* \[64, 320\]"):
+        MaskedAttentionDecoder(cfg, [64, 320])

@@ -36,6 +36,7 @@ def register_ade20k(datasets: Path) -> None:
             root / f"{pngs.name}.json",
             script=SCRIPT,
             instances=instances,
+            labels=root / "annotations_detectron2" / folder,  # things without instances, too
         )
         add_instances(f"ade20k_instance_{split}", THINGS, images, instances, script=SCRIPT)
 

@@ -37,13 +37,15 @@ def add_panoptic(
     *,
     script: str,
     instances: Path | None = None,
+    labels: Path | None = None,
     image_path: Callable[[dict], str] = itemgetter("file_name"),
     ignore_label: int = 255,
 ) -> None:
     """Register a COCO panoptic json whose classes are ``categories`` in this order.
 
-    ``instances`` is a COCO instance json of the things, for AP; ``script`` (in datasets/) makes
-    what is missing; ``image_path`` as in ``panoptic_records``.
+    ``instances`` is a COCO instance json of the things, for AP; ``labels`` a folder of label images
+    for mIoU, which would else be that of the panoptic PNGs; ``script`` (in datasets/) makes what is
+    missing; ``image_path`` as in ``panoptic_records``.
     """
     contiguous = contiguous_ids(categories)
 
@@ -56,6 +58,7 @@ def add_panoptic(
         "panoptic_root": str(pngs),
         "image_root": str(images),
         "json_file": str(instances) if instances else None,
+        "sem_seg_root": str(labels) if labels else None,
         "evaluator_type": "coco_panoptic_seg",
         "ignore_label": ignore_label,
         "label_divisor": 1000,

@@ -70,7 +70,7 @@ def _categories(ids: np.ndarray) -> dict[int, int]:
 def _semantic_conversion(root: Path, split: str) -> Conversion:
     source = root / "annotations" / SPLITS[split]
     target = root / "annotations_detectron2" / SPLITS[split]
-    missing = partial(missing_folders, source)
+    missing = partial(_missing, root / "images" / SPLITS[split], [source])
     return Conversion("semantic", split, missing, (target,), partial(_write_labels, source))
 
 

@@ -18,8 +18,9 @@ CONTIGUOUS = contiguous_ids(CATEGORIES)
 
 
 def conversions(root: Path) -> list[Conversion]:
-    """What can be made below ``root``, the folder coco."""
-    return [_semantic_conversion(root, split) for split in SPLITS]
+    """What can be made or checked below ``root``, the folder coco."""
+    makers = (_semantic_conversion, _instance_check)
+    return [make(root, split) for make in makers for split in SPLITS]
 
 
 def class_label(png: Path, segments: list[dict]) -> np.ndarray:
@@ -34,6 +35,16 @@ def class_label(png: Path, segments: list[dict]) -> np.ndarray:
     index = segment_index(ids, [segment["id"] for segment in segments], str(png))
     classes = [CONTIGUOUS[segment["category_id"]] for segment in segments]
     return np.array([*classes, IGNORED], np.uint8)[index]  # index -1 is void
+
+
+def _instance_check(root: Path, split: str) -> Conversion:
+    json_file = root / "annotations" / f"instances_{split}2017.json"
+    images = root / f"{split}2017"
+    return Conversion(
+        "instance",
+        split,
+        lambda: missing_folders(images) + missing_files("annotation file", [json_file]),
+    )
 
 
 def _semantic_conversion(root: Path, split: str) -> Conversion:

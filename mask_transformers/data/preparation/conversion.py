@@ -46,10 +46,11 @@ def run_conversion(conversion: Conversion, overwrite: bool = False, processes: i
         FileExistsError: only a part exists, and ``overwrite`` is false.
         OSError, ValueError: an annotation cannot be read; nothing is left behind.
     """
+    if not conversion.makes:
+        return f"{conversion.name}: all there"
     existing = [path for path in conversion.makes if path.exists()]
     if not overwrite and len(existing) == len(conversion.makes):
-        kept = f"{existing[-1]} exists and is kept" if existing else "all there"
-        return f"{conversion.name}: {kept}"
+        return f"{conversion.name}: {existing[-1]} exists and is kept"
     refuse_existing(conversion.makes, overwrite)
     with _temporary(conversion.makes) as paths:
         count = conversion.convert(paths, processes)

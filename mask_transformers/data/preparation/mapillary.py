@@ -46,13 +46,13 @@ def _semantic_check(root: Path, split: str) -> Conversion:
 
 def _panoptic_conversion(root: Path, split: str) -> Conversion:
     target = root / "panoptic"
-    return Conversion(
-        "panoptic",
-        split,
-        lambda: [] if (target / JSON_NAME).is_file() else _missing(root, "instances"),
-        (target,),
-        partial(_write_panoptic, root),
-    )
+    if (target / JSON_NAME).is_file():  # as published, which must not be replaced
+        return Conversion("panoptic", split, lambda: missing_folders(root / "images"))
+    if target.exists():
+        message = f"file {target / JSON_NAME}: complete its folder, or move that away"
+        return Conversion("panoptic", split, lambda: [message])
+    missing = partial(_missing, root, "instances")
+    return Conversion("panoptic", split, missing, (target,), partial(_write_panoptic, root))
 
 
 def _write_panoptic(root: Path, paths: list[Path], processes: int) -> int:

@@ -89,8 +89,12 @@ def test_published_panoptic_files_of_mapillary_are_kept(tmp_path, prepare, capsy
     published.write_text("{}")
     (root / "training" / "instances" / "a.png").unlink()
     assert prepare("mapillary_vistas", root, "--split", "train") == 0
-    assert "exists and is kept" in capsys.readouterr().out
+    assert "panoptic train: all there" in capsys.readouterr().out
+    assert prepare("mapillary_vistas", root, "--split", "train", "--overwrite") == 0
     assert published.read_text() == "{}"
+    published.unlink()
+    assert prepare("mapillary_vistas", root, "--split", "train", "--task", "panoptic") == 1
+    assert "panoptic_2018.json: complete its folder" in capsys.readouterr().err
 
 
 def test_coco(tmp_path, prepare):
@@ -115,7 +119,12 @@ NEEDED = {
     "ade20k": ("images", "annotations", "annotations_instance"),
     "cityscapes": ("leftImg8bit", "gtFine"),
     "mapillary_vistas": ("training/images", "validation/images"),
-    "coco": ("panoptic_train2017", "annotations/panoptic_val2017.json"),
+    "coco": (
+        "panoptic_train2017",
+        "annotations/panoptic_val2017.json",
+        "val2017",
+        "annotations/instances_train2017.json",
+    ),
 }
 
 
