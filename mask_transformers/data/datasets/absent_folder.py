@@ -5,9 +5,13 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from .category_metadata import category_colors, instance_metadata, panoptic_metadata
+from .category_metadata import instance_metadata, panoptic_metadata, semantic_metadata
 
-EVALUATOR_TYPES = {"panoptic": "coco_panoptic_seg", "instance": "coco", "semantic": "sem_seg"}
+_METADATA = {
+    "panoptic": panoptic_metadata,
+    "instance": instance_metadata,
+    "semantic": semantic_metadata,
+}
 
 
 def remember_classes(cfg: CfgNode, metadata) -> None:
@@ -24,13 +28,11 @@ def use_remembered_classes(cfg: CfgNode) -> bool:
         {"id": index, "name": name, "isthing": index < len(node.FOLDER_THINGS)}
         for index, name in enumerate([*node.FOLDER_THINGS, *node.FOLDER_STUFF])
     ]
-    if not categories or node.FOLDER_TASK not in EVALUATOR_TYPES:
+    if not categories or node.FOLDER_TASK not in _METADATA:
         return False
     for name in (*node.TRAIN, *node.TEST):
         if not MetadataCatalog.get(name).get("evaluator_type"):
-            kind = EVALUATOR_TYPES[node.FOLDER_TASK]
-            metadata = _metadata(node.FOLDER_TASK, categories)
-            MetadataCatalog.get(name).set(**metadata, evaluator_type=kind)
+            MetadataCatalog.get(name).set(**_METADATA[node.FOLDER_TASK](categories))
     return True
 
 
@@ -42,15 +44,3 @@ def require_folder_of(cfg: CfgNode) -> None:
             f"data folder {folder} (DATASETS.FOLDER) does not exist; name another place of the "
             "data with --data"
         )
-
-
-def _metadata(task: str, categories: list[dict]) -> dict:
-    if task == "panoptic":
-        return panoptic_metadata(categories)
-    if task == "instance":
-        return instance_metadata(categories)
-    return {
-        "stuff_classes": [category["name"] for category in categories],
-        "stuff_colors": category_colors(categories),
-        "stuff_dataset_id_to_contiguous_id": {c["id"]: c["id"] for c in categories},
-    }

@@ -13,10 +13,10 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from .category_metadata import (
-    category_colors,
     contiguous_ids,
     instance_metadata,
     panoptic_metadata,
+    semantic_metadata,
 )
 from .records import instance_records, panoptic_records
 
@@ -59,9 +59,7 @@ def add_panoptic(
         "image_root": str(images),
         "json_file": str(instances) if instances else None,
         "sem_seg_root": str(labels) if labels else None,
-        "evaluator_type": "coco_panoptic_seg",
         "ignore_label": ignore_label,
-        "label_divisor": 1000,
     }
     _add(name, load, metadata)
 
@@ -79,7 +77,6 @@ def add_instances(
     metadata = instance_metadata(categories) | {
         "json_file": str(json_file),
         "image_root": str(images),
-        "evaluator_type": "coco",
     }
     _add(name, load, metadata)
 
@@ -100,13 +97,9 @@ def add_semantic(
         _require(script, images, labels)
         return records(images, labels)
 
-    metadata = {
-        "stuff_classes": [category["name"] for category in categories],
-        "stuff_colors": category_colors(categories),
-        "stuff_dataset_id_to_contiguous_id": {i: i for i in range(len(categories))},
+    metadata = semantic_metadata(categories) | {
         "image_root": str(images),
         "sem_seg_root": str(labels),
-        "evaluator_type": "sem_seg",
         "ignore_label": ignore_label,
     }
     _add(name, load, metadata)

@@ -23,6 +23,8 @@ def panoptic_metadata(categories: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "stuff_colors": colors,
         "thing_dataset_id_to_contiguous_id": ids[True],
         "stuff_dataset_id_to_contiguous_id": ids[False],
+        "evaluator_type": "coco_panoptic_seg",
+        "label_divisor": 1000,
     }
 
 
@@ -32,6 +34,17 @@ def instance_metadata(categories: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "thing_classes": [category["name"] for category in categories],
         "thing_colors": category_colors(categories),
         "thing_dataset_id_to_contiguous_id": contiguous_ids(categories),
+        "evaluator_type": "coco",
+    }
+
+
+def semantic_metadata(categories: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """All categories are stuff, and labels are classes of the model, whatever the ids."""
+    return {
+        "stuff_classes": [category["name"] for category in categories],
+        "stuff_colors": category_colors(categories),
+        "stuff_dataset_id_to_contiguous_id": {i: i for i in range(len(categories))},
+        "evaluator_type": "sem_seg",
     }
 
 

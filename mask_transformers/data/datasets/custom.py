@@ -11,7 +11,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from .category_metadata import category_colors, instance_metadata, panoptic_metadata
+from .category_metadata import instance_metadata, panoptic_metadata, semantic_metadata
 from .coco_json import read_instances_json, read_panoptic_json, sorted_categories
 from .records import instance_records, panoptic_records, semantic_records
 
@@ -43,9 +43,7 @@ def register_panoptic(
         "panoptic_root": str(pngs),
         "image_root": str(images),
         "json_file": None,
-        "evaluator_type": "coco_panoptic_seg",
         "ignore_label": 255,
-        "label_divisor": 1000,
     }
     _register(name, arguments, lambda: panoptic_records(json_path, pngs, images), metadata)
 
@@ -65,7 +63,6 @@ def register_instances(name: str, json_file: StrPath, image_root: StrPath) -> No
     metadata = instance_metadata(categories) | {
         "json_file": str(json_path),
         "image_root": str(images),
-        "evaluator_type": "coco",
     }
     contiguous = metadata["thing_dataset_id_to_contiguous_id"]
     _register(name, arguments, lambda: instance_records(json_path, images, contiguous), metadata)
@@ -97,13 +94,9 @@ def register_semantic(
     if ignore_label not in range(256):
         raise ValueError(f"data set {name!r}: the ignore label is in 0..255, not {ignore_label!r}")
     _require_folders(images, labels)
-    metadata = {
-        "stuff_classes": list(class_names),
-        "stuff_colors": category_colors([{} for _ in class_names]),
-        "stuff_dataset_id_to_contiguous_id": {i: i for i in range(len(class_names))},
+    metadata = semantic_metadata([{"name": name} for name in class_names]) | {
         "image_root": str(images),
         "sem_seg_root": str(labels),
-        "evaluator_type": "sem_seg",
         "ignore_label": ignore_label,
     }
     _register(name, arguments, lambda: semantic_records(images, labels), metadata)
