@@ -23,5 +23,6 @@ def predict_projected_masks(
     assert projection.bias is not None
     weight = torch.einsum("nqc,cdyx->nqdyx", embedding, projection.weight)
     bias = embedding @ projection.bias  # (N, Q)
-    images = zip(pixels.unbind(), weight, bias, strict=True)
-    return torch.stack([F.conv2d(x, w, b, padding=projection.padding) for x, w, b in images])
+    images = zip(pixels.split(1), weight, bias, strict=True)
+    masks = [F.conv2d(x, w, b, padding=projection.padding) for x, w, b in images]
+    return torch.cat(masks).contiguous()  # mask by mask, also where channels come last

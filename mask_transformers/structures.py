@@ -39,8 +39,9 @@ class PixelFeatures:
 
     def image(self, index: int) -> "PixelFeatures":
         """The features of one image, still with a batch dimension."""
-        levels = [level[index, None] for level in self.levels]
-        return PixelFeatures(self.pixels[index, None], levels, self.projection)
+        one = slice(index, index + 1)  # which keeps the memory layout
+        levels = [level[one] for level in self.levels]
+        return PixelFeatures(self.pixels[one], levels, self.projection)
 
 
 @dataclass
