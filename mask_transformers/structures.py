@@ -4,17 +4,44 @@ N batch, Q queries, K classes (no-object is index K), C channels, HÃ—W image, hÃ
 L tokens, P points.
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
+from torch import nn
+
+from .heads import predict_masks, predict_projected_masks
 
 
 @dataclass
 class PixelFeatures:
-    """What a pixel decoder hands to a transformer decoder."""
+    """What a pixel decoder hands to a transformer decoder.
 
-    mask_features: torch.Tensor  # (N, C, h, w)
+    The mask features are the ``projection`` of ``pixels``, or ``pixels`` as they are. They are
+    computed once somebody asks for them, which inference need not do.
+    """
+
+    pixels: torch.Tensor  # (N, C', h, w)
     levels: list[torch.Tensor]  # each (N, C, h_l, w_l), coarse first
+    projection: nn.Conv2d | None = None
+
+    @functools.cached_property
+    def mask_features(self) -> torch.Tensor:
+        """What mask embeddings are multiplied with: (N, C, h, w)."""
+        return self.pixels if self.projection is None else self.projection(self.pixels)
+
+    def predict_masks(self, embedding: torch.Tensor) -> torch.Tensor:
+        """Mask logits (N, Q, h, w) from embeddings (N, Q, C)."""
+        few = embedding.shape[1] <= embedding.shape[2]
+        if self.projection is None or torch.is_grad_enabled() or not few:
+            return predict_masks(embedding, self.mask_features)
+        return predict_projected_masks(embedding, self.pixels, self.projection)
+
+    def image(self, index: int) -> "PixelFeatures":
+        """The features of one image, still with a batch dimension."""
+        one = slice(index, index + 1)  # which keeps the memory layout
+        levels = [level[one] for level in self.levels]
+        return PixelFeatures(self.pixels[one], levels, self.projection)
 
 
 @dataclass

@@ -1,6 +1,6 @@
-"""Speed and memory beside Mask2Former of the library transformers, with equal weights.
+"""Speed and memory beside the library transformers, with equal weights.
 
-    python tools/benchmark.py inference
+    python tools/benchmark.py inference [--system maskformer]
     python tools/benchmark.py training-step
 
 Needs the extra ``benchmark``. Runs of the two models alternate in one process; peak memory is
@@ -8,31 +8,32 @@ measured in one process each. All on the CPU, with random weights and images.
 """
 
 import argparse
-import ctypes
-import gc
 import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from detectron2.structures import BitMasks, Instances
+from peak_memory import peak_above_resident
 from torch import nn
 from transformers_model import build_transformers_model, train_with_frozen_norms
 
 from mask_transformers import model_zoo
 
-NAME = "mask2former_R50_coco_panoptic"
+SYSTEMS = {
+    "mask2former": "mask2former_R50_coco_panoptic",
+    "maskformer": "maskformer_R50_ade20k_semantic",
+}
 MODELS = ("ours", "transformers")
 
 
-def build_ours() -> nn.Module:
+def build_ours(system: str) -> nn.Module:
     """Our model with random weights that leave no part idle (offsets begin at zero otherwise)."""
     torch.manual_seed(0)
-    model = model_zoo.build(NAME)
+    model = model_zoo.build(SYSTEMS[system])
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
@@ -41,10 +42,10 @@ def build_ours() -> nn.Module:
     return model
 
 
-def build(which: str) -> nn.Module:
+def build(which: str, system: str) -> nn.Module:
     """One model alone in memory; both have the same weights."""
-    model = build_ours()
-    return model if which == "ours" else build_transformers_model(model.state_dict())
+    model = build_ours(system)
+    return model if which == "ours" else build_transformers_model(model)
 
 
 def inference_run(which: str, model: nn.Module, args: argparse.Namespace) -> Callable[[], dict]:
@@ -116,7 +117,7 @@ RUNS = {"inference": inference_run, "training-step": training_run}
 
 def compare_speed(args: argparse.Namespace) -> dict:
     """Median seconds of both, runs alternating, and the largest relative difference."""
-    models = {which: build(which) for which in MODELS}
+    models = {which: build(which, args.system) for which in MODELS}
     runs = {which: RUNS[args.task](which, model, args) for which, model in models.items()}
     first = {which: run() for which, run in runs.items()}
     seconds: dict[str, list[float]] = {which: [] for which in MODELS}
@@ -152,27 +153,11 @@ def compare_memory(args: argparse.Namespace) -> dict:
     return {"peak_mib": peak, "share_of_memory": round(peak["ours"] / peak["transformers"], 3)}
 
 
-def peak_above_model(args: argparse.Namespace) -> float:
-    """Peak of resident memory over three runs, less what is resident before (Linux)."""
-    run = RUNS[args.task](args.memory_of, build(args.memory_of), args)
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before = _status("VmRSS")
-    for _ in range(3):
-        run()
-    return round((_status("VmHWM") - before) / 1024)
-
-
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field))
-
-
 def parse_arguments() -> argparse.Namespace:
     """The command line, with the sizes of the task where none are given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("task", choices=RUNS)
+    parser.add_argument("--system", choices=SYSTEMS, default="mask2former")
     parser.add_argument("--size", type=int, help="side of the images (640; training 512)")
     parser.add_argument("--images", type=int, help="images in a batch (1; training 2)")
     parser.add_argument("--masks", type=int, default=10, help="masks in an image")
@@ -182,6 +167,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--memory-of", choices=MODELS, help="only measure the memory of this one")
     args = parser.parse_args()
     training = args.task == "training-step"
+    if training and args.system != "mask2former":
+        parser.error("training-step compares Mask2Former alone")
     args.size = args.size or (512 if training else 640)
     args.images = args.images or (2 if training else 1)
     return args
@@ -192,7 +179,8 @@ def main() -> None:
     args = parse_arguments()
     torch.set_num_threads(args.threads)
     if args.memory_of:
-        print(peak_above_model(args))
+        model = build(args.memory_of, args.system)
+        print(peak_above_resident(RUNS[args.task](args.memory_of, model, args)))
         return
     print(json.dumps(compare_speed(args) | compare_memory(args), indent=1))
 

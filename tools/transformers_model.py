@@ -1,74 +1,35 @@
-"""The same Mask2Former in the library transformers, with the weights of one of our models."""
+"""The same model in the library transformers, with the weights of one of ours."""
 
 import logging
-import re
+from typing import Any
 
-import torch
 from torch import nn
 
-# Our names to those of transformers: every rule is applied, in this order.
-RULES = [
-    (r"backbone\.stem\.conv1\.", "model.pixel_level_module.encoder.embedder.embedder.conv1."),
-    (
-        r"backbone\.res(\d)\.(\d+)\.",
-        lambda m: (
-            f"model.pixel_level_module.encoder.encoder.stages.{int(m[1]) - 2}.layers.{m[2]}."
-        ),
-    ),
-    (r"\.encoder\.(.*)\.norm\.", r".encoder.\1.normalization."),
-    (r"\.encoder\.(.*)\.(conv\d|shortcut)\.weight", r".encoder.\1.\2.convolution.weight"),
-    (r"\.embedder\.conv1\.", ".embedder."),
-    (r"\.conv(\d)\.", lambda m: f".layer.{int(m[1]) - 1}."),
-    (r"^pixel_decoder\.layers\.", "model.pixel_level_module.decoder.encoder.layers."),
-    (r"^pixel_decoder\.", "model.pixel_level_module.decoder."),
-    (r"\.input_proj\.", ".input_projections."),
-    (r"\.mask_features\.", ".mask_projection."),
-    (r"\.lateral\.norm\.", ".adapter_1.1."),
-    (r"\.lateral\.", ".adapter_1.0."),
-    (r"\.output\.norm\.", ".layer_1.1."),
-    (r"\.output\.", ".layer_1.0."),
-    (r"\.linear(\d)\.", r".fc\1."),
-    (r"\.norm1\.", ".self_attn_layer_norm."),
-    (r"\.norm2\.", ".final_layer_norm."),
-    (r"^transformer_decoder\.class_embed\.", "class_predictor."),
-    (r"^transformer_decoder\.query_feat\.", "model.transformer_module.queries_features."),
-    (r"^transformer_decoder\.query_embed\.", "model.transformer_module.queries_embedder."),
-    (r"^transformer_decoder\.level_embed\.", "model.transformer_module.level_embed."),
-    (r"^transformer_decoder\.", "model.transformer_module.decoder."),
-    (r"\.decoder_norm\.", ".layernorm."),
-    (r"\.(cross|self)_norm\.", r".\1_attn_layer_norm."),
-    (r"\.ffn_norm\.", ".final_layer_norm."),
-    (r"\.mask_embed\.layers\.(\d)\.", r".mask_predictor.mask_embedder.\1.0."),
-]
+from mask_transformers.checkpoint import to_transformers
 
 
-def convert_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Our state dict with the names of transformers, packed self-attention taken apart."""
-    converted = {}
-    for name, tensor in state.items():
-        for pattern, replacement in RULES:
-            name = re.sub(pattern, replacement, name)
-        if ".self_attn.in_proj_" in name:
-            for letter, part in zip("qkv", tensor.chunk(3), strict=True):
-                converted[name.replace("in_proj_", f"{letter}_proj.")] = part
-        else:
-            converted[name] = tensor
-    return converted
+def build_transformers_model(ours: nn.Module) -> nn.Module:
+    """A Mask2Former, or MaskFormer with the plain pyramid, of the published sizes with ResNet-50.
 
-
-def build_transformers_model(state: dict[str, torch.Tensor]) -> nn.Module:
-    """Mask2Former with ResNet-50 for COCO panoptic; ValueError where ``state`` does not fit it."""
-    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, ResNetConfig
+    ValueError or RuntimeError names the tensors where ``ours`` is another model.
+    """
+    import transformers
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    stages = ["stage1", "stage2", "stage3", "stage4"]
-    backbone = ResNetConfig(out_features=stages)
-    config = Mask2FormerConfig(backbone_config=backbone, num_labels=133)
-    model = Mask2FormerForUniversalSegmentation(config)
-    missing, unexpected = model.load_state_dict(convert_state(state), strict=False)
-    missing = [name for name in missing if not name.endswith(("batches_tracked", "empty_weight"))]
-    if missing or unexpected:
-        raise ValueError(f"names without a counterpart: {missing} and {unexpected}")
+    state = to_transformers(ours)
+    sizes: dict[str, Any] = {
+        "backbone_config": transformers.ResNetConfig(
+            out_features=["stage1", "stage2", "stage3", "stage4"]
+        ),
+        "num_labels": len(state["class_predictor.bias"]) - 1,
+    }
+    if type(ours).__name__ == "MaskFormer":
+        config = transformers.MaskFormerConfig(**sizes)
+        model = transformers.MaskFormerForInstanceSegmentation(config)
+    else:
+        config = transformers.Mask2FormerConfig(**sizes)
+        model = transformers.Mask2FormerForUniversalSegmentation(config)
+    model.load_state_dict(state)
     return model.eval()
 
 

@@ -62,6 +62,16 @@ class MaskTransformer(nn.Module):
         return Targets(instances.gt_classes, masks, name)
 
 
+def in_fast_layout(images: torch.Tensor) -> torch.Tensor:
+    """The same images (N, 3, H, W); on a CPU with channels last in memory.
+
+    Layers keep that layout, and convolutions need no copies in one of their own.
+    """
+    if images.device.type != "cpu" or torch.is_grad_enabled():
+        return images
+    return images.contiguous(memory_format=torch.channels_last)
+
+
 def resize_to_output(
     masks: torch.Tensor,
     padded: tuple[int, int],

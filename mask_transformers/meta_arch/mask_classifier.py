@@ -13,13 +13,12 @@ from torch import nn
 from ..backbones.frozen_norm import fold_frozen_norms
 from ..config_check import check_config
 from ..data.metadata import thing_classes_of
-from ..heads import predict_masks
 from ..inference.instance import instance_inference, top_instances
 from ..inference.panoptic import confident_queries, panoptic_inference
 from ..inference.semantic import semantic_inference
 from ..registry import PIXEL_DECODERS, TRANSFORMER_DECODERS
 from ..structures import PixelFeatures
-from .base import MaskTransformer, resize_to_output
+from .base import MaskTransformer, in_fast_layout, resize_to_output
 
 
 class MaskClassifier(MaskTransformer):
@@ -98,9 +97,7 @@ class MaskClassifier(MaskTransformer):
             return self.criterion(predictions, pixels.mask_features, targets)
         class_logits, embeddings = predictions[-1]
         return [
-            self._infer(
-                record, class_logits[i], embeddings[i], pixels.mask_features[i], images, size
-            )
+            self._infer(record, class_logits[i], embeddings[i], pixels.image(i), images, size)
             for i, (record, size) in enumerate(zip(batched_inputs, images.image_sizes, strict=True))
         ]
 
@@ -109,28 +106,28 @@ class MaskClassifier(MaskTransformer):
 
         ``pred_logits`` (N, Q, K+1), ``pred_masks`` (N, Q, H/4, W/4) logits; ``aux_outputs``, one
         per earlier prediction, hold ``pred_logits`` and ``mask_embeddings``
-        (N, Q, C), whose masks are ``predict_masks(mask_embeddings, mask_features)``.
+        (N, Q, C), whose masks are ``pixel_features.predict_masks(mask_embeddings)``.
         """
         pixels, predictions = self._network(images)
         logits, embeddings = predictions[-1]
         return {
             "pred_logits": logits,
-            "pred_masks": predict_masks(embeddings, pixels.mask_features),
-            "mask_features": pixels.mask_features,
+            "pred_masks": pixels.predict_masks(embeddings),
+            "pixel_features": pixels,
             "aux_outputs": [{"pred_logits": c, "mask_embeddings": e} for c, e in predictions[:-1]],
         }
 
     def _network(
         self, images: torch.Tensor
     ) -> tuple[PixelFeatures, list[tuple[torch.Tensor, torch.Tensor]]]:
-        pixels = self.pixel_decoder(self.backbone(images))
+        pixels = self.pixel_decoder(self.backbone(in_fast_layout(images)))
         return pixels, self.transformer_decoder(pixels)
 
-    def _infer(self, record, class_logits, embeddings, features, images, size) -> dict:
+    def _infer(self, record, class_logits, embeddings, pixels, images, size) -> dict:
         output = (record.get("height", size[0]), record.get("width", size[1]))
         padded = (images.tensor.shape[-2], images.tensor.shape[-1])
         used = self._used_queries(class_logits)
-        masks = predict_masks(embeddings[None, used], features[None])[0].float()
+        masks = pixels.predict_masks(embeddings[None, used])[0].float()
         logits = class_logits[used].float()
         if self.tasks == ("semantic",):
             # Here the official code resizes the scores of the classes, not the masks.

@@ -21,7 +21,7 @@ from ..layers.mlp import MLP
 from ..registry import PIXEL_DECODERS
 from ..structures import PixelFeatures, Targets
 from ..transformer_decoders.standard import QueryDecoder, query_decoder
-from .base import MaskTransformer, resize_to_output
+from .base import MaskTransformer, in_fast_layout, resize_to_output
 
 IGNORED = -1  # label of pixels that no target covers
 
@@ -131,7 +131,7 @@ class PerPixelBaseline(MaskTransformer):
         }
 
     def _predict(self, images: torch.Tensor) -> list[torch.Tensor]:
-        return self.classifier(self.pixel_decoder(self.backbone(images)))
+        return self.classifier(self.pixel_decoder(self.backbone(in_fast_layout(images))))
 
     def _losses(
         self, predictions: list[torch.Tensor], targets: Sequence[Targets]

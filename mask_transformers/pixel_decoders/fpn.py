@@ -68,4 +68,4 @@ class FPNPixelDecoder(nn.Module):
         """Backbone features (N, C_l, h_l, w_l) to mask features and one level."""
         coarse = features[self.coarse]
         pixels = self.pyramid([features[name] for name in self.fine], coarse)
-        return PixelFeatures(self.mask_features(pixels), [coarse])
+        return PixelFeatures(pixels, [coarse], self.mask_features)

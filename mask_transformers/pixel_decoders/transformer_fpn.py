@@ -64,7 +64,7 @@ class TransformerFPNPixelDecoder(nn.Module):
         """Backbone features (N, C_l, h_l, w_l) to mask features and one level, all of width C."""
         level = self._encode(self.input_proj(features[self.coarse]))
         pixels = self.pyramid([features[name] for name in self.fine], level)
-        return PixelFeatures(self.mask_features(pixels), [level])
+        return PixelFeatures(pixels, [level], self.mask_features)
 
     def _encode(self, level: torch.Tensor) -> torch.Tensor:
         size = level.shape[-2:]

@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from mask_transformers import model_zoo
-from mask_transformers.heads import predict_masks
 
 COCO = "mask2former_R50_coco_panoptic"
 TASKS = "MODEL.MASK_TRANSFORMER.TEST.TASKS"
@@ -113,11 +112,11 @@ def test_raw_outputs(tiny_model):
         outputs = model.raw_outputs(torch.randn(2, 3, 64, 96))
     assert outputs["pred_logits"].shape == (2, 7, 134)
     assert outputs["pred_masks"].shape == (2, 7, 16, 24)
-    assert outputs["mask_features"].shape == (2, 16, 16, 24)
+    assert outputs["pixel_features"].mask_features.shape == (2, 16, 16, 24)
     assert len(outputs["aux_outputs"]) == 3
     for layer in outputs["aux_outputs"]:
         assert layer["pred_logits"].shape == (2, 7, 134)
-        masks = predict_masks(layer["mask_embeddings"], outputs["mask_features"])
+        masks = outputs["pixel_features"].predict_masks(layer["mask_embeddings"])
         assert masks.shape == outputs["pred_masks"].shape
 
 

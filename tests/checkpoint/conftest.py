@@ -1,0 +1,70 @@
+"""Miniatures of the library `transformers`, where it is installed."""
+
+import pytest
+
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
+
+
+@pytest.fixture(scope="session")
+def their_model():
+    """Function from a config to the same model in `transformers`, with random weights."""
+    transformers = pytest.importorskip("transformers")
+
+    def make(cfg):
+        node = cfg.MODEL.MASK_TRANSFORMER
+        sizes = {
+            "backbone_config": _backbone(transformers, cfg),
+            "num_labels": node.NUM_CLASSES,
+            "mask_feature_size": node.MASK_DIM,
+        }
+        if cfg.MODEL.META_ARCHITECTURE == "MaskFormer":
+            config = transformers.MaskFormerConfig(**sizes, **_maskformer(node))
+            return transformers.MaskFormerForInstanceSegmentation(config).eval()
+        config = transformers.Mask2FormerConfig(**sizes, **_mask2former(node))
+        return transformers.Mask2FormerForUniversalSegmentation(config).eval()
+
+    return make
+
+
+def _backbone(transformers, cfg):
+    if cfg.MODEL.BACKBONE.NAME == "build_swin_backbone":
+        from mask_transformers.backbones.swin import VARIANTS
+
+        variant = VARIANTS[cfg.MODEL.SWIN.VARIANT]
+        return transformers.SwinConfig(
+            embed_dim=variant.width,
+            depths=list(variant.depths),
+            num_heads=list(variant.heads),
+            window_size=cfg.MODEL.SWIN.WINDOW_SIZE,
+            out_features=STAGES,
+        )
+    return transformers.ResNetConfig(
+        embedding_size=cfg.MODEL.RESNETS.STEM_OUT_CHANNELS,
+        hidden_sizes=[cfg.MODEL.RESNETS.RES2_OUT_CHANNELS * 2**i for i in range(4)],
+        out_features=STAGES,
+    )
+
+
+def _maskformer(node):
+    decoder = node.TRANSFORMER_DECODER
+    detr = {
+        "model_type": "detr",
+        "d_model": node.HIDDEN_DIM,
+        "num_queries": node.QUERIES,
+        "decoder_layers": decoder.LAYERS,
+        "decoder_ffn_dim": decoder.FFN_DIM,
+        "decoder_attention_heads": decoder.HEADS,
+    }
+    return {"fpn_feature_size": node.HIDDEN_DIM, "decoder_config": detr}
+
+
+def _mask2former(node):
+    return {
+        "feature_size": node.HIDDEN_DIM,
+        "hidden_dim": node.HIDDEN_DIM,
+        "num_queries": node.QUERIES,
+        "encoder_layers": node.PIXEL_DECODER.LAYERS,
+        "encoder_feedforward_dim": node.PIXEL_DECODER.FFN_DIM,
+        "decoder_layers": node.TRANSFORMER_DECODER.LAYERS + 1,  # theirs counts the predictions
+        "dim_feedforward": node.TRANSFORMER_DECODER.FFN_DIM,
+    }
