@@ -18,7 +18,7 @@ from ..inference.panoptic import confident_queries, panoptic_inference
 from ..inference.semantic import semantic_inference
 from ..registry import PIXEL_DECODERS, TRANSFORMER_DECODERS
 from ..structures import PixelFeatures
-from .base import MaskTransformer, in_fast_layout, resize_to_output
+from .base import MaskTransformer, resize_to_output
 
 
 class MaskClassifier(MaskTransformer):
@@ -120,7 +120,7 @@ class MaskClassifier(MaskTransformer):
     def _network(
         self, images: torch.Tensor
     ) -> tuple[PixelFeatures, list[tuple[torch.Tensor, torch.Tensor]]]:
-        pixels = self.pixel_decoder(self.backbone(in_fast_layout(images)))
+        pixels = self.pixel_decoder(self.backbone(images))
         return pixels, self.transformer_decoder(pixels)
 
     def _infer(self, record, class_logits, embeddings, pixels, images, size) -> dict:

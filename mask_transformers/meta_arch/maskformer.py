@@ -4,10 +4,12 @@ Not a class for every pixel, but pairs of a mask and one class for all of it, pr
 joined only at inference: by their product (section 3.4).
 """
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from ..losses.mask_criterion import MaskSetCriterion
+from .base import in_fast_layout
 from .mask_classifier import MaskClassifier
 
 
@@ -34,3 +36,7 @@ class MaskFormer(MaskClassifier):
             "criterion": MaskSetCriterion(cfg),
             "pixel_threshold": 0.0,
         }
+
+    def _network(self, images: torch.Tensor):
+        # Convolutions take most of its time.
+        return super()._network(in_fast_layout(images))
