@@ -115,6 +115,21 @@ def _add_backbone_keys(cfg: CN) -> None:
     # Batch norms: "BN" trains them, "FrozenBN" keeps statistics and affine parameters.
     cfg.MODEL.TIMM.NORM = "BN"
 
+    # Keys of the backbone "build_swin_backbone".
+    cfg.MODEL.SWIN = CN()
+    # Size of the Swin Transformer: "tiny", "small", "base" or "large".
+    cfg.MODEL.SWIN.VARIANT = "tiny"
+    # Side of the attention windows in tokens: 7, or 12 for weights trained on 384 pixels.
+    cfg.MODEL.SWIN.WINDOW_SIZE = 7
+    # Stochastic depth: probability of leaving out a branch of the last block in training; it
+    # increases linearly from 0 in the first block.
+    cfg.MODEL.SWIN.DROP_PATH_RATE = 0.3
+    # Initial weights: "" for random ones, "imagenet" (ImageNet-1K) or "imagenet22k" for timm's
+    # download, or the path of a state dict in timm's or the Swin authors' names.
+    cfg.MODEL.SWIN.WEIGHTS = ""
+    # Recompute the blocks in the backward pass: less memory, more time, the same results.
+    cfg.MODEL.SWIN.ACTIVATION_CHECKPOINTING = False
+
 
 def _add_dataset_keys(cfg: CN) -> None:
     # Folder of one's own data ("" for none), as set by --data; its data sets are registered again

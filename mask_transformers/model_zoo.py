@@ -7,6 +7,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from torch import nn
 
+from .backbones.initial_weights import without_downloads, without_initial_weights
 from .checkpoint.load import load_official_state_dict
 from .checkpoint.published import fetch
 from .checkpoint.read import read_state_dict
@@ -89,6 +90,7 @@ def build(name: str, weights: str | Path | None = None, device: str = "cpu") -> 
     """
     cfg = get_config(name)
     cfg.MODEL.DEVICE = device
+    cfg = without_downloads(cfg) if weights is None else without_initial_weights(cfg)
     model = build_model(cfg)
     if weights is not None:
         load_official_state_dict(model, read_state_dict(_weight_file(name, weights)))

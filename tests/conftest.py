@@ -10,6 +10,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
 
 from mask_transformers import model_zoo
+from mask_transformers.backbones.swin import VARIANTS, Variant
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PANOPTIC = "mask2former_R50_coco_panoptic"
@@ -24,6 +25,10 @@ MINIATURE = {
     "MODEL.RESNETS.WIDTH_PER_GROUP": 4,
     "MODEL.TIMM.NAME": "test_efficientnet",
     "MODEL.TIMM.WEIGHTS": "",
+    "MODEL.SWIN.VARIANT": "miniature",
+    "MODEL.SWIN.WINDOW_SIZE": 3,
+    "MODEL.SWIN.DROP_PATH_RATE": 0.0,
+    "MODEL.SWIN.WEIGHTS": "",
     "MODEL.MASK_TRANSFORMER.HIDDEN_DIM": 64,
     "MODEL.MASK_TRANSFORMER.MASK_DIM": 16,
     "MODEL.MASK_TRANSFORMER.QUERIES": 7,
@@ -56,6 +61,10 @@ _OFFICIAL_PREFIXES = {
     "pixel_decoder.output.": _HEAD + "layer_1.",
     "pixel_decoder.": _HEAD,
 }
+
+
+# As deep as a Swin Transformer needs to be for every kind of block, and narrow.
+VARIANTS["miniature"] = Variant(16, (2, 2, 2, 2), (1, 2, 2, 4))
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import sys
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 
+from mask_transformers.backbones.initial_weights import without_initial_weights
 from mask_transformers.engine import Trainer, build_config, launch, load_weights
 from mask_transformers.engine.setup import (
     evaluation_dir,
@@ -41,7 +42,7 @@ def main(args: argparse.Namespace) -> None:
     if args.eval_only:
         if not cfg.DATASETS.TEST:
             raise ValueError("DATASETS.TEST is empty: there is nothing to evaluate on")
-        model = Trainer.build_model(cfg)
+        model = Trainer.build_model(without_initial_weights(cfg))
         load_weights(model, cfg.MODEL.WEIGHTS)
         Trainer.test(cfg, model)
         return

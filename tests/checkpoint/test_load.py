@@ -156,7 +156,13 @@ FACTS = {
 
 @pytest.mark.parametrize("rename", [str, _older])
 @pytest.mark.parametrize(
-    "name", ["mask2former_R50_coco_panoptic", "mask2former_R50_ade20k_semantic"]
+    "name",
+    [
+        "mask2former_R50_coco_panoptic",
+        "mask2former_R50_ade20k_semantic",
+        "mask2former_swin_tiny_coco_instance",
+        "mask2former_swin_large_coco_panoptic",
+    ],
 )
 def test_every_tensor_of_the_official_model_is_covered(shared, name, rename):
     lines = (shared / f"parity/manifests/{name}.tsv").read_text().splitlines()

@@ -4,12 +4,15 @@ The older form has no ``pixel_decoder.`` in the names of the pixel decoder, and 
 for ``query_feat``.
 """
 
+from . import swin
+
 _PIXEL = r"sem_seg_head\.(?:pixel_decoder\.)?"
 _QUERY = r"sem_seg_head\.predictor\."
 _LAYER = r"transformer_decoder.layers.\1."
 
 RULES: list[tuple[str, str | None]] = [
     (r"criterion\.empty_weight$", None),
+    *swin.RULES,
     (
         _QUERY + r"transformer_cross_attention_layers\.(\d+)\.multihead_attn\.",
         _LAYER + "cross_attn.",

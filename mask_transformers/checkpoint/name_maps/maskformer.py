@@ -3,6 +3,8 @@
 The older form has no ``pixel_decoder.`` in the names of the pixel decoder.
 """
 
+from . import swin
+
 _PIXEL = r"sem_seg_head\.(?:pixel_decoder\.)?"
 _QUERY = r"sem_seg_head\.predictor\."
 _LEVELS = range(1, 5)  # official layers count from 1, fine to coarse
@@ -13,6 +15,7 @@ _DECODER = [
     (_QUERY + r"(query_embed|input_proj)\.", r"{}\1."),
 ]
 _PYRAMID: list[tuple[str, str | None]] = [
+    *swin.RULES,
     (r"criterion\.empty_weight$", None),
     *((_PIXEL + rf"adapter_{i}\.", f"pixel_decoder.pyramid.lateral.{i - 1}.") for i in _LEVELS),
     *((_PIXEL + rf"layer_{i}\.", f"pixel_decoder.pyramid.output.{i - 1}.") for i in _LEVELS),
