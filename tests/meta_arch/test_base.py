@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mask_transformers.meta_arch.base import MaskTransformer, resize_to_output
+from mask_transformers.meta_arch.base import MaskTransformer, in_fast_layout, resize_to_output
 
 
 @pytest.fixture
@@ -48,3 +48,13 @@ def test_masks_are_cut_to_the_image_before_they_are_resized():
 
 def test_no_masks_are_resized_too():
     assert resize_to_output(torch.zeros(0, 8, 8), (32, 32), (20, 30), (5, 6)).shape == (0, 5, 6)
+
+
+def test_channels_come_last_at_inference_alone():
+    images = torch.randn(2, 3, 8, 6)
+    assert in_fast_layout(images) is images  # training
+    with torch.no_grad():
+        fast = in_fast_layout(images)
+        assert torch.equal(fast, images)
+        assert fast.is_contiguous(memory_format=torch.channels_last)
+        assert in_fast_layout(torch.empty(2, 3, 8, 6, device="meta")).is_contiguous()
