@@ -52,12 +52,19 @@ def refuse_existing(targets: Iterable[Path], overwrite: bool = False) -> None:
         raise FileExistsError(f"{existing[0]} exists already{more}; pass --overwrite to replace it")
 
 
+def free_name(folder: Path) -> Path:
+    """``folder``, or the first of ``folder.1``, ``folder.2``, … that does not exist."""
+    free, number = folder, 0
+    while free.exists():
+        number += 1
+        free = folder.with_name(f"{folder.name}.{number}")
+    return free
+
+
 def move_aside(folder: Path) -> Path | None:
     """Rename an existing ``folder`` to the first free ``folder.1``, ``folder.2``, …; that name."""
     if not folder.exists():
         return None
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
-        number += 1
+    aside = free_name(folder)
     folder.rename(aside)
     return aside

@@ -12,10 +12,9 @@ import sys
 from pathlib import Path
 
 import torch
-from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from torch import nn
 
+from mask_transformers.backbones.initial_weights import without_initial_weights
 from mask_transformers.checkpoint import (
     load_official_state_dict,
     load_transformers_state_dict,
@@ -55,7 +54,8 @@ def convert(args: argparse.Namespace) -> int:
     """Write the file and return how many tensors it has; ValueError or OSError say why not."""
     if args.target.exists():
         raise FileExistsError(f"{args.target} exists already; choose another name")
-    model = empty_model(build_config(args.config_file, ["MODEL.DEVICE", "cpu", *args.opts]))
+    cfg = build_config(args.config_file, ["MODEL.DEVICE", "cpu", *args.opts])
+    model = build_model(without_initial_weights(cfg))
     report = READERS[args.layout](model, read_state_dict(args.source))
     if report.unexpected:
         raise ValueError(f"{args.source} does not fit the model:\n{report}")
@@ -64,15 +64,6 @@ def convert(args: argparse.Namespace) -> int:
         state = to_transformers(model, published_names=args.published_names)
     write_atomically(args.target, lambda path: write(state, path, bare=args.to == "transformers"))
     return len(state)
-
-
-def empty_model(cfg: CfgNode) -> nn.Module:
-    """The model without initial weights, which the checkpoint replaces."""
-    cfg.MODEL.WEIGHTS = ""
-    for backbone in ("TIMM", "SWIN"):
-        if backbone in cfg.MODEL:
-            cfg.MODEL[backbone].WEIGHTS = ""
-    return build_model(cfg)
 
 
 def write(state: dict[str, torch.Tensor], path: Path, bare: bool) -> None:

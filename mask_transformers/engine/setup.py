@@ -11,6 +11,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..config import add_mask_transformer_config
 from ..data.datasets.folder import register_folder_of, use_folder
+from ..output_files import free_name
 from .config_file import merge_config_file, merge_options
 
 logger = logging.getLogger(__name__)
@@ -63,10 +64,7 @@ def evaluation_dir(output_dir: str) -> str:
     """Where an evaluation writes: ``output_dir``, or a new folder in it if that holds a run."""
     if not (Path(output_dir) / "config.yaml").exists():
         return output_dir
-    folder, number = Path(output_dir) / "evaluation", 1
-    while folder.exists():
-        folder, number = Path(output_dir) / f"evaluation.{number}", number + 1
-    return str(folder)
+    return str(free_name(Path(output_dir) / "evaluation"))
 
 
 def warn_of_nothing_to_resume(output_dir: str) -> None:

@@ -16,6 +16,7 @@ from ..matching.costs import class_cost, dice_cost, focal_cost
 from ..matching.fixed import fixed_match
 from ..matching.hungarian import hungarian_match
 from ..structures import Targets
+from .layer_names import layer_suffix
 from .masks import dice_loss, focal_loss
 from .matched_classes import Match, class_balance, class_loss, mean_target_count
 
@@ -80,7 +81,7 @@ class MaskSetCriterion(nn.Module):
             values = _mask_losses(embedding, mask_features, targets, pairs)
             values = {name: value / normaliser for name, value in values.items()}
             values["ce"] = class_loss(logits, targets, pairs, self.class_balance)
-            suffix = "" if layer == len(predictions) - 1 else f"_{layer}"
+            suffix = layer_suffix(layer, len(predictions))
             for name, value in values.items():
                 losses[f"loss_{name}{suffix}"] = self.weights[name] * value
         return losses
@@ -107,9 +108,6 @@ class MaskSetCriterion(nn.Module):
             ]
 
     def _match_image(self, logits, embedding, features, target: Targets, small) -> Match:
-        if not len(target.labels):
-            nothing = torch.zeros(0, dtype=torch.long, device=features.device)
-            return nothing, nothing
         masks = embedding @ features.flatten(1)  # (Q, h·w)
         cost = (
             self.weights["ce"] * class_cost(logits, target.labels)

@@ -13,6 +13,7 @@ from torch import nn
 from ..matching.costs import bce_cost, class_cost, dice_cost
 from ..matching.hungarian import hungarian_match
 from ..structures import Targets
+from .layer_names import layer_suffix
 from .masks import bce_loss, dice_loss
 from .matched_classes import Match, class_balance, class_loss, mean_target_count
 from .points import random_points, sample_at, uncertain_points
@@ -84,7 +85,7 @@ class PointSetCriterion(nn.Module):
         for layer, ((logits, _), pairs) in enumerate(zip(predictions, matches, strict=True)):
             values = {name: value[layer] / normaliser for name, value in mask_losses.items()}
             values["ce"] = class_loss(logits, targets, pairs, self.class_balance)
-            suffix = "" if layer == len(predictions) - 1 else f"_{layer}"
+            suffix = layer_suffix(layer, len(predictions))
             for name, value in values.items():
                 losses[f"loss_{name}{suffix}"] = self.weights[name] * value
         return losses

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from detectron2.config import CfgNode
+from detectron2.modeling import build_backbone
 from detectron2.structures import ImageList
 from torch import nn
 
 from ..checkpoint.name_maps import to_native_names
+from ..registry import PIXEL_DECODERS
 from ..structures import Targets
 
 
@@ -60,6 +63,20 @@ class MaskTransformer(nn.Module):
         height, width = masks.shape[-2:]
         masks = F.pad(masks, (0, padded[1] - width, 0, padded[0] - height))
         return Targets(instances.gt_classes, masks, name)
+
+
+def pixel_parts(cfg: CfgNode) -> dict:
+    """Constructor arguments up to the pixel decoder, from a config that was checked."""
+    node = cfg.MODEL.MASK_TRANSFORMER
+    backbone = build_backbone(cfg)
+    pixel_decoder = PIXEL_DECODERS.get(node.PIXEL_DECODER.NAME)
+    return {
+        "backbone": backbone,
+        "pixel_decoder": pixel_decoder(cfg, backbone.output_shape()),
+        "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+        "pixel_std": cfg.MODEL.PIXEL_STD,
+        "size_divisibility": node.SIZE_DIVISIBILITY,
+    }
 
 
 def in_fast_layout(images: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling import Backbone, build_backbone
+from detectron2.modeling import Backbone
 from torch import nn
 
 from ..backbones.frozen_norm import fold_frozen_norms
@@ -16,9 +16,9 @@ from ..data.metadata import thing_classes_of
 from ..inference.instance import instance_inference, top_instances
 from ..inference.panoptic import confident_queries, panoptic_inference
 from ..inference.semantic import semantic_inference
-from ..registry import PIXEL_DECODERS, TRANSFORMER_DECODERS
+from ..registry import TRANSFORMER_DECODERS
 from ..structures import PixelFeatures
-from .base import MaskTransformer, resize_to_output
+from .base import MaskTransformer, pixel_parts, resize_to_output
 
 
 class MaskClassifier(MaskTransformer):
@@ -63,16 +63,11 @@ class MaskClassifier(MaskTransformer):
         """Arguments but the criterion; ValueError names the key of a contradictory value."""
         check_config(cfg)
         node = cfg.MODEL.MASK_TRANSFORMER
-        backbone = build_backbone(cfg)
-        pixel_decoder = PIXEL_DECODERS.get(node.PIXEL_DECODER.NAME)(cfg, backbone.output_shape())
+        parts = pixel_parts(cfg)
         transformer_decoder = TRANSFORMER_DECODERS.get(node.TRANSFORMER_DECODER.NAME)
         return {
-            "backbone": backbone,
-            "pixel_decoder": pixel_decoder,
-            "transformer_decoder": transformer_decoder(cfg, pixel_decoder.level_channels),
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
-            "size_divisibility": node.SIZE_DIVISIBILITY,
+            **parts,
+            "transformer_decoder": transformer_decoder(cfg, parts["pixel_decoder"].level_channels),
             "tasks": node.TEST.TASKS,
             "thing_classes": thing_classes_of(cfg),
             "object_mask_threshold": node.TEST.OBJECT_MASK_THRESHOLD,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from torch import nn
 
 from ..backbones.frozen_norm import fold_frozen_norms
@@ -18,10 +18,10 @@ from ..config_check import check_config
 from ..heads import predict_masks
 from ..layers.convolution import biased_conv
 from ..layers.mlp import MLP
-from ..registry import PIXEL_DECODERS
+from ..losses.layer_names import layer_suffix
 from ..structures import PixelFeatures, Targets
 from ..transformer_decoders.standard import QueryDecoder, query_decoder
-from .base import MaskTransformer, in_fast_layout, resize_to_output
+from .base import MaskTransformer, in_fast_layout, pixel_parts, resize_to_output
 
 IGNORED = -1  # label of pixels that no target covers
 
@@ -89,15 +89,10 @@ class PerPixelBaseline(MaskTransformer):
         node = cfg.MODEL.MASK_TRANSFORMER
         if list(node.TEST.TASKS) != ["semantic"]:
             raise ValueError("MODEL.MASK_TRANSFORMER.TEST.TASKS of PerPixelBaseline: ['semantic']")
-        backbone = build_backbone(cfg)
-        pixel_decoder = PIXEL_DECODERS.get(node.PIXEL_DECODER.NAME)(cfg, backbone.output_shape())
+        parts = pixel_parts(cfg)
         return {
-            "backbone": backbone,
-            "pixel_decoder": pixel_decoder,
-            "classifier": _classifier(cfg, pixel_decoder.level_channels[0]),
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
-            "size_divisibility": node.SIZE_DIVISIBILITY,
+            **parts,
+            "classifier": _classifier(cfg, parts["pixel_decoder"].level_channels[0]),
             "deep_supervision": node.LOSS.DEEP_SUPERVISION,
         }
 
@@ -140,8 +135,9 @@ class PerPixelBaseline(MaskTransformer):
         supervised = predictions if self.deep_supervision else predictions[-1:]
         losses = {}
         for layer, logits in enumerate(supervised):
-            suffix = "" if layer == len(supervised) - 1 else f"_{layer}"
-            losses[f"loss_sem_seg{suffix}"] = _pixel_loss(logits, labels)
+            losses[f"loss_sem_seg{layer_suffix(layer, len(supervised))}"] = _pixel_loss(
+                logits, labels
+            )
         return losses
 
 

@@ -16,7 +16,8 @@ _METADATA = {
 
 def remember_classes(cfg: CfgNode, metadata) -> None:
     """Write the names of the classes into DATASETS.FOLDER_THINGS and FOLDER_STUFF."""
-    names = list(metadata.get("stuff_classes") or metadata.thing_classes)  # things first
+    # A panoptic data set lists all its classes as stuff too, things first.
+    names = list(metadata.get("stuff_classes") or metadata.thing_classes)
     things = len(metadata.get("thing_dataset_id_to_contiguous_id") or {})
     cfg.DATASETS.FOLDER_THINGS, cfg.DATASETS.FOLDER_STUFF = names[:things], names[things:]
 

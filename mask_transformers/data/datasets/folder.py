@@ -66,10 +66,9 @@ def use_folder(cfg: CfgNode, root: str | os.PathLike[str], task: str = "") -> No
     cfg.INPUT.ANNOTATIONS = task
     remember_classes(cfg, metadata)
     node = cfg.MODEL.MASK_TRANSFORMER
-    # A panoptic data set lists all its classes as stuff too.
-    node.NUM_CLASSES = len(metadata.get("stuff_classes") or metadata.thing_classes)
-    has_things = bool(metadata.get("thing_dataset_id_to_contiguous_id"))
-    node.TEST.TASKS = [r for r in RESULTS[task] if r != "instance" or has_things]
+    things = cfg.DATASETS.FOLDER_THINGS
+    node.NUM_CLASSES = len(things) + len(cfg.DATASETS.FOLDER_STUFF)
+    node.TEST.TASKS = [r for r in RESULTS[task] if r != "instance" or things]
 
 
 def register_folder_of(cfg: CfgNode) -> None:
