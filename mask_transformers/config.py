@@ -24,6 +24,9 @@ def _add_model_keys(cfg: CN) -> None:
     node = cfg.MODEL.MASK_TRANSFORMER
     # Number of classes K that the class head tells apart, without no-object.
     node.NUM_CLASSES = 133
+    # What the class head counts: "contiguous" classes 0 to K-1, or the "dataset"'s own category ids
+    # with their gaps, as in the published DETR models (K is 91 for COCO, 250 for COCO panoptic).
+    node.CLASS_IDS = "contiguous"
     # Number of queries Q: an upper bound on the segments found in one image. PerPixelBaseline has
     # one for each class instead.
     node.QUERIES = 100
@@ -69,6 +72,13 @@ def _add_model_keys(cfg: CN) -> None:
     # cross-attention, an ablation.
     node.TRANSFORMER_DECODER.MASKED = True
 
+    # Keys of DETR's mask head.
+    node.MASK_HEAD = CN()
+    # Whether DETR predicts masks beside boxes.
+    node.MASK_HEAD.ENABLED = False
+    # Train the mask head alone, on the detector of MODEL.WEIGHTS; False trains both.
+    node.MASK_HEAD.FREEZE_DETECTOR = False
+
     # Which query learns which target: "hungarian" (least cost) or, in MaskFormer with as many
     # queries as classes, "fixed" (query i stands for class i).
     node.MATCHER = "hungarian"
@@ -78,10 +88,14 @@ def _add_model_keys(cfg: CN) -> None:
     # Weight of the class term, in the matching cost and in the loss.
     node.LOSS.CLASS_WEIGHT = 2.0
     # Weight of the per-pixel mask term, in the cost and in the loss: binary cross entropy in
-    # Mask2Former, focal in MaskFormer.
+    # Mask2Former, focal in MaskFormer and DETR (which matches by boxes alone).
     node.LOSS.MASK_WEIGHT = 5.0
     # Weight of the dice term, in the cost and in the loss.
     node.LOSS.DICE_WEIGHT = 5.0
+    # Weight of the distance (L1) of boxes in DETR, in the cost and in the loss.
+    node.LOSS.BOX_WEIGHT = 5.0
+    # Weight of the generalised IoU of boxes in DETR, in the cost and in the loss.
+    node.LOSS.GIOU_WEIGHT = 2.0
     # Weight of no-object in the class cross entropy.
     node.LOSS.NO_OBJECT_WEIGHT = 0.1
     # Number of points P at which Mask2Former compares masks; MaskFormer takes whole masks.
@@ -95,7 +109,7 @@ def _add_model_keys(cfg: CN) -> None:
 
     # Keys of inference.
     node.TEST = CN()
-    # Results to compute: any of "panoptic", "instance", "semantic".
+    # Results to compute: any of "panoptic", "instance", "semantic", "box"; "semantic" not in DETR.
     node.TEST.TASKS = ["panoptic"]
     # Panoptic: queries whose class score is not above this are dropped.
     node.TEST.OBJECT_MASK_THRESHOLD = 0.8
@@ -154,7 +168,8 @@ def _add_dataset_keys(cfg: CN) -> None:
 
 
 def _add_input_keys(cfg: CN) -> None:
-    # Annotations read for training: "panoptic", "instance" or "semantic".
+    # Annotations read for training: "panoptic", "instance", "semantic", or "box" (DETR without a
+    # mask head).
     cfg.INPUT.ANNOTATIONS = "panoptic"
     # Large-scale jittering: resize by a random scale, crop or leave smaller.
     cfg.INPUT.LSJ = CN()

@@ -7,8 +7,9 @@ from detectron2.config import CfgNode
 from .data.metadata import class_count, metadata_of
 
 ROOT = "MODEL.MASK_TRANSFORMER"
-TASKS = ("panoptic", "instance", "semantic")
+TASKS = ("panoptic", "instance", "semantic", "box")
 MATCHERS = ("hungarian", "fixed")
+CLASS_IDS = ("contiguous", "dataset")
 
 # Key under MODEL.MASK_TRANSFORMER → smallest and largest possible value.
 BOUNDS: dict[str, tuple[float, float]] = {
@@ -29,6 +30,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "LOSS.CLASS_WEIGHT": (0, math.inf),
     "LOSS.MASK_WEIGHT": (0, math.inf),
     "LOSS.DICE_WEIGHT": (0, math.inf),
+    "LOSS.BOX_WEIGHT": (0, math.inf),
+    "LOSS.GIOU_WEIGHT": (0, math.inf),
     "LOSS.NO_OBJECT_WEIGHT": (0, math.inf),
     "LOSS.POINTS": (1, math.inf),
     "LOSS.OVERSAMPLE_RATIO": (1, math.inf),
@@ -44,8 +47,8 @@ def check_config(cfg: CfgNode) -> None:
     for key, (lowest, highest) in BOUNDS.items():
         _check_bounds(key, _value(node, key), lowest, highest)
     _check_tasks(list(node.TEST.TASKS))
-    if node.MATCHER not in MATCHERS:
-        raise ValueError(f"{ROOT}.MATCHER is {node.MATCHER!r}; choose one of {list(MATCHERS)}")
+    _check_choice("MATCHER", node.MATCHER, MATCHERS)
+    _check_choice("CLASS_IDS", node.CLASS_IDS, CLASS_IDS)
     for part in ("PIXEL_DECODER", "TRANSFORMER_DECODER"):
         _check_divides(node.HIDDEN_DIM, node[part].HEADS, part)
     _check_pixels(list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD))
@@ -63,6 +66,11 @@ def _check_bounds(key: str, value: float, lowest: float, highest: float) -> None
     if not lowest <= value <= highest:
         wanted = f"in [{lowest}, {highest}]" if highest < math.inf else f"at least {lowest}"
         raise ValueError(f"{ROOT}.{key} must be {wanted}, not {value}")
+
+
+def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{ROOT}.{key} is {value!r}; choose one of {list(choices)}")
 
 
 def _check_tasks(tasks: list[str]) -> None:
