@@ -170,7 +170,7 @@ def binary_masks(
     Thresholds at the size of the image, then takes the nearest pixel.
     """
     result = torch.zeros(len(masks), *output, dtype=torch.bool, device=masks.device)
-    for mask, binary in zip(masks.split(1), result, strict=True):
-        seen = (resize_to_output(mask, padded, image, image) > 0).to(torch.uint8)
-        binary[:] = F.interpolate(seen[None], size=output, mode="nearest")[0, 0].bool()
+    for i in range(len(masks)):
+        seen = (resize_to_output(masks[i : i + 1], padded, image, image) > 0).to(torch.uint8)
+        result[i] = F.interpolate(seen[None], size=output, mode="nearest")[0, 0].bool()
     return result

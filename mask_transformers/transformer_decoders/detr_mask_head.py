@@ -46,17 +46,17 @@ class DETRMaskHead(nn.Module):
     """Masks of the queries one asks for, and of no others."""
 
     def __init__(self, dim: int, heads: int, fine_channels: Sequence[int]) -> None:
-        """``fine_channels`` of the three backbone features that join, coarse to fine.
+        """``fine_channels`` of the backbone features that join, coarse to fine; three in the paper.
 
-        ValueError where ``dim`` and ``heads`` do not divide into the groups of the norms.
+        Every one of them halves the width. ValueError where the widths do not divide into the
+        groups of the norms.
         """
         super().__init__()
-        widths = [dim + heads, *(dim // 2**i for i in range(1, 5))]
-        if len(fine_channels) != 3 or any(width % GROUPS for width in widths):
+        widths = [dim + heads, *(dim // 2**i for i in range(1, len(fine_channels) + 2))]
+        if any(width % GROUPS for width in widths):
             raise ValueError(
-                "the mask head takes three finer features, and a sum of HIDDEN_DIM and "
-                "TRANSFORMER_DECODER.HEADS and a sixteenth of HIDDEN_DIM that are multiples of "
-                f"{GROUPS}, not {len(fine_channels)} features, {dim} and {heads}"
+                f"the mask head has layers of {widths} channels, by HIDDEN_DIM {dim}, {heads} heads "
+                f"and {len(fine_channels)} finer features; group norm needs multiples of {GROUPS}"
             )
         self.attention = AttentionMaps(dim, heads)
         inputs = [dim + heads, *widths[:-1]]
@@ -65,7 +65,7 @@ class DETRMaskHead(nn.Module):
         )
         self.norms = nn.ModuleList(nn.GroupNorm(GROUPS, width) for width in widths)
         self.adapters = nn.ModuleList(
-            biased_conv(a, b, 1) for a, b in zip(fine_channels, widths[1:4], strict=True)
+            biased_conv(a, b, 1) for a, b in zip(fine_channels, widths[1:-1], strict=True)
         )
         self.out = biased_conv(widths[-1], 1, 3)
 
