@@ -55,8 +55,8 @@ class DETRMaskHead(nn.Module):
         widths = [dim + heads, *(dim // 2**i for i in range(1, len(fine_channels) + 2))]
         if any(width % GROUPS for width in widths):
             raise ValueError(
-                f"the mask head has layers of {widths} channels, by HIDDEN_DIM {dim}, {heads} heads "
-                f"and {len(fine_channels)} finer features; group norm needs multiples of {GROUPS}"
+                f"HIDDEN_DIM {dim}, {heads} heads and {len(fine_channels)} finer features give the "
+                f"mask head layers of {widths} channels; group norm needs multiples of {GROUPS}"
             )
         self.attention = AttentionMaps(dim, heads)
         inputs = [dim + heads, *widths[:-1]]
@@ -83,27 +83,19 @@ class DETRMaskHead(nn.Module):
         output of the encoder; ``fine`` features (C_l, h_l, w_l), coarse to fine; ``inside`` (h·w,)
         is False in padding.
         """
-        shared = self._first_of_projected(projected)
-        lateral = [adapter(level[None]) for adapter, level in zip(self.adapters, fine, strict=True)]
+        first, channels = self.convs[0], len(projected)
+        assert isinstance(first, nn.Conv2d)
+        # A convolution of concatenated maps is the sum of the convolutions of each: the projected
+        # pixels, most of the channels, are the same for all queries.
+        shared = F.conv2d(projected[None], first.weight[:, :channels], first.bias, padding=1)
         maps = self.attention(queries, memory, inside)
-        return self._pyramid(maps, shared, lateral)
+        x = shared + F.conv2d(maps, first.weight[:, channels:], padding=1)
+        lateral = [adapter(level[None]) for adapter, level in zip(self.adapters, fine, strict=True)]
+        return self._pyramid(x, lateral)
 
-    def _first_of_projected(self, projected: torch.Tensor) -> torch.Tensor:
-        """The share of the first convolution that all queries have in common, (1, C, h, w).
-
-        A convolution of concatenated maps is the sum of the convolutions of each. The projected
-        pixels, most of the channels, are the same for all queries.
-        """
-        conv = self.convs[0]
-        channels = projected.shape[0]
-        return F.conv2d(projected[None], conv.weight[:, :channels], conv.bias, padding=1)
-
-    def _pyramid(
-        self, maps: torch.Tensor, shared: torch.Tensor, lateral: Sequence[torch.Tensor]
-    ) -> torch.Tensor:
-        """Attention maps (n, heads, h, w) to mask logits (n, h', w')."""
-        weight = self.convs[0].weight[:, -maps.shape[1] :]
-        x = self.norms[0](shared + F.conv2d(maps, weight, padding=1)).relu_()
+    def _pyramid(self, x: torch.Tensor, lateral: Sequence[torch.Tensor]) -> torch.Tensor:
+        """From the first convolution (n, C + heads, h, w) to mask logits (n, h', w')."""
+        x = self.norms[0](x).relu_()
         x = self.norms[1](self.convs[1](x)).relu_()
         for conv, norm, level in zip(self.convs[2:], self.norms[2:], lateral, strict=True):
             x = level + F.interpolate(x, size=level.shape[-2:], mode="nearest")
