@@ -119,14 +119,15 @@ def _instances(
         max_dets_per_image=limit,
         use_fast_impl=False,
     )
-    _number_annotations(evaluator._coco_api)
+    _complete_annotations(evaluator._coco_api)
     return evaluator
 
 
-def _number_annotations(truth: COCO) -> None:
-    """COCO's evaluation takes id 0 for "no match" and merges annotations of the same id."""
+def _complete_annotations(truth: COCO) -> None:
+    """COCO's evaluation takes id 0 for "no match", merges equal ids and wants "iscrowd"."""
     for number, annotation in enumerate(truth.dataset.get("annotations", []), start=1):
         annotation["id"] = number
+        annotation.setdefault("iscrowd", 0)
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
 

@@ -279,7 +279,7 @@ def write_coco_instances(root, keys=()):
 )
 def test_coco_instances(tmp_path, task, tasks, types):
     folder = tmp_path / f"{tmp_path.name}_squares"
-    squares = write_coco_instances(folder, ["segmentation"] if task == "box" else [])
+    squares = write_coco_instances(folder, ["segmentation", "iscrowd"] if task == "box" else [])
     cfg = build_config(data=str(folder), data_task=task)
     cfg.MODEL.MASK_TRANSFORMER.TEST.TASKS = tasks
     masks = torch.zeros(2, 20, 30, dtype=torch.bool)
