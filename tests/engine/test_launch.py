@@ -74,7 +74,8 @@ def fail():
 def test_failure_of_a_process_ends_all(temporary):
     with pytest.raises(Exception, match="this process fails"):
         launch(fail, 2, device="cpu")
-    assert list(temporary.iterdir()) == []
+    # PyTorch leaves files with the errors of processes.
+    assert list(temporary.glob("mask_transformers_*")) == []
 
 
 def test_processes_meet_where_they_are_told(monkeypatch, temporary):
