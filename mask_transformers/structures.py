@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .heads import predict_masks, predict_projected_masks
+from .layers.pixel_grid import PixelGrid
 
 
 @dataclass
@@ -42,6 +43,28 @@ class PixelFeatures:
         one = slice(index, index + 1)  # which keeps the memory layout
         levels = [level[one] for level in self.levels]
         return PixelFeatures(self.pixels[one], levels, self.projection)
+
+
+@dataclass
+class Scene:
+    """What DETR's detector makes of a batch."""
+
+    projected: torch.Tensor  # (N, C, h, w), what the encoder starts from
+    memory: torch.Tensor  # (N, C, h, w), what it ends with
+    fine: list[torch.Tensor]  # the finer backbone features (N, C_l, h_l, w_l), coarse to fine
+    grid: PixelGrid
+    queries: torch.Tensor  # (N, Q, C) of the last layer
+    predictions: list[tuple[torch.Tensor, torch.Tensor]]  # per layer logits (N, Q, K+1), boxes
+
+
+@dataclass
+class BoxTargets:
+    """Ground truth of one image for DETR; ``name`` appears in error messages."""
+
+    labels: torch.Tensor  # (n,) int64 in [0, K)
+    boxes: torch.Tensor  # (n, 4) cx, cy, w, h relative to the image without padding
+    masks: torch.Tensor  # (n, H, W) bool, with padding; (n, 0, 0) where there are none
+    name: str = ""
 
 
 @dataclass

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.modeling import build_model
-from detectron2.structures import BitMasks, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 
 from mask_transformers import model_zoo
 from mask_transformers.backbones.swin import VARIANTS, Variant
@@ -38,6 +38,9 @@ MINIATURE = {
     "MODEL.MASK_TRANSFORMER.TRANSFORMER_DECODER.FFN_DIM": 32,
     "MODEL.MASK_TRANSFORMER.LOSS.POINTS": 64,
 }
+
+# The last layer of DETR's mask head has a sixteenth of the width, in groups of eight.
+MINIATURE_DETR = {"MODEL.MASK_TRANSFORMER.HIDDEN_DIM": 128}
 
 # Our names → those of the official release, the other way round than checkpoint/name_maps.
 _HEAD, _DECODER = "sem_seg_head.pixel_decoder.", "sem_seg_head.predictor."
@@ -93,7 +96,8 @@ def tiny_config():
 
     def make(name=PANOPTIC, keys=None):
         cfg = get_config(name)
-        for key, value in {**MINIATURE, **(keys or {})}.items():
+        system = MINIATURE_DETR if name.startswith("detr") else {}
+        for key, value in {**MINIATURE, **system, **(keys or {})}.items():
             cfg.merge_from_list([key, value])
         return cfg
 
@@ -115,6 +119,8 @@ def make_record():
         instances = Instances(size)
         instances.gt_classes = torch.arange(count) % 3
         instances.gt_masks = BitMasks(torch.rand(count, height, width) > 0.5)
+        corners = torch.rand(count, 2, 2).sort(1).values * torch.tensor([width, height])
+        instances.gt_boxes = Boxes(corners.flatten(1))
         image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
         return {"image": image, "instances": instances, "file_name": name}
 

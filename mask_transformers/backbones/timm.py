@@ -56,6 +56,7 @@ class TimmBackbone(Backbone):
             raise ValueError(f"MODEL.TIMM.NORM is {norm!r}; known: 'BN', 'FrozenBN'")
         self.body, indices = _create(name, out_features)
         load_timm_weights(self.body, name, weights)
+        _cut_unused_blocks(self.body)
         if norm == "FrozenBN":
             self.body = freeze_batch_norm_2d(self.body)
         info = _info(self.body)
@@ -183,6 +184,14 @@ def _features_only(name: str, out_indices: tuple[int, ...] | None = None) -> nn.
         except (RuntimeError, NotImplementedError, AttributeError) as error:
             raise ValueError(f"MODEL.TIMM.NAME {name!r} has no features: {error}") from error
     raise ValueError(f"MODEL.TIMM.NAME {name!r} cannot be built: {problem}") from problem
+
+
+def _cut_unused_blocks(body: nn.Module) -> None:
+    """Leave out what comes after the last feature; most models of timm do so themselves."""
+    stage, _, number = _info(body).module_name()[-1].partition(".")
+    blocks = getattr(body, stage, None)
+    if stage == "blocks" and number.isdecimal() and isinstance(blocks, nn.Sequential):
+        body.blocks = blocks[: int(number) + 1]
 
 
 def _info(body: nn.Module) -> FeatureInfo:

@@ -29,3 +29,8 @@ def thing_classes_of(cfg: CfgNode) -> set[int] | None:
     metadata = metadata_of(cfg)
     things = metadata.get("thing_dataset_id_to_contiguous_id") if metadata else None
     return None if things is None else set(things.values())
+
+
+def class_ids_of(cfg: CfgNode) -> list[int] | None:
+    """STUB"""
+    return None

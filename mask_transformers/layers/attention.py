@@ -35,7 +35,7 @@ class MultiHeadAttention(nn.Module):
     ) -> torch.Tensor:
         """Attend from ``query`` (N, Q, C) to ``key`` and ``value`` (N, L, C).
 
-        ``attend`` (N, Q, L) is True where a query may look. Returns (N, Q, C).
+        ``attend`` (N, Q or 1, L) is True where a query may look. Returns (N, Q, C).
         """
         weights = self.in_proj_weight.chunk(3)
         biases = self.in_proj_bias.chunk(3)
@@ -43,7 +43,7 @@ class MultiHeadAttention(nn.Module):
             self._split_heads(F.linear(x, w, b))  # (N, heads, L, C / heads)
             for x, w, b in zip((query, key, value), weights, biases, strict=True)
         )
-        mask = None if attend is None else attend[:, None]  # (N, 1, Q, L)
+        mask = None if attend is None else attend[:, None]  # (N, 1, Q or 1, L)
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         return self.out_proj(out.transpose(1, 2).flatten(2))

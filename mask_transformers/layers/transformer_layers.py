@@ -1,6 +1,6 @@
 """The encoder and decoder layer of DETR (section 3.2 and supplement, A.3), post-norm.
 
-Positions are added to queries and keys only, at every attention.
+Positions are added to queries and keys only, at every attention, which does not see padding.
 """
 
 import torch
@@ -9,6 +9,7 @@ from torch import nn
 
 from .attention import MultiHeadAttention
 from .feed_forward import feed_forward
+from .pixel_grid import PixelGrid
 
 
 class EncoderLayer(nn.Module):
@@ -24,14 +25,30 @@ class EncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         _initialise(self.linear1, self.linear2)
 
-    def forward(self, tokens: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        """``tokens`` (N, L, C) to the same shape; ``position`` (1, L, C) or (N, L, C)."""
+    def forward(self, tokens: torch.Tensor, grid: PixelGrid) -> torch.Tensor:
+        """``tokens`` (N, L, C) to the same shape."""
         p = self.dropout if self.training else 0.0
-        positioned = tokens + position
-        seen = self.self_attn(positioned, positioned, tokens)
+        positioned = tokens + grid.position
+        seen = self.self_attn(positioned, positioned, tokens, grid.inside)
         tokens = self.norm1(tokens + F.dropout(seen, p))
         hidden = feed_forward(tokens, self.linear1, self.linear2, p)
         return self.norm2(tokens + F.dropout(hidden, p))
+
+
+class TransformerEncoder(nn.ModuleList):
+    """Encoder layers over a feature map."""
+
+    def __init__(
+        self, dim: int, layers: int, heads: int, ffn_dim: int, dropout: float = 0.1
+    ) -> None:
+        super().__init__(EncoderLayer(dim, heads, ffn_dim, dropout) for _ in range(layers))
+
+    def forward(self, level: torch.Tensor, grid: PixelGrid) -> torch.Tensor:
+        """``level`` (N, C, h, w) to the same shape."""
+        tokens = level.flatten(2).transpose(1, 2)  # (N, L, C)
+        for layer in self:
+            tokens = layer(tokens, grid)
+        return tokens.transpose(1, 2).unflatten(2, level.shape[-2:])
 
 
 class DecoderLayer(nn.Module):
@@ -55,13 +72,17 @@ class DecoderLayer(nn.Module):
         query_position: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
+        attend: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """``query`` (N, Q, C) with its ``query_position`` looks at ``key``, ``value`` (N, L, C)."""
+        """``query`` (N, Q, C) with its ``query_position`` looks at ``key``, ``value`` (N, L, C).
+
+        ``attend`` (N, 1, L) is True where it may.
+        """
         p = self.dropout if self.training else 0.0
         positioned = query + query_position
         seen = self.self_attn(positioned, positioned, query)
         query = self.norm1(query + F.dropout(seen, p))
-        seen = self.cross_attn(query + query_position, key, value)
+        seen = self.cross_attn(query + query_position, key, value, attend)
         query = self.norm2(query + F.dropout(seen, p))
         hidden = feed_forward(query, self.linear1, self.linear2, p)
         return self.norm3(query + F.dropout(hidden, p))

@@ -17,7 +17,7 @@ from ..matching.fixed import fixed_match
 from ..matching.hungarian import hungarian_match
 from ..structures import Targets
 from .layer_names import layer_suffix
-from .masks import dice_loss, focal_loss
+from .masks import upsampled_mask_losses
 from .matched_classes import Match, class_balance, class_loss, mean_target_count
 
 
@@ -132,16 +132,10 @@ def _mask_losses(
     """Sums of the focal and dice losses over all matched masks of one layer."""
     focal, dice = [], []
     for image, (queries, chosen) in enumerate(pairs):
-        truth = targets[image].masks[chosen].flatten(1)
         # Without a match these are sums over nothing: zero, but part of the graph, as every
         # process must reach every parameter.
         logits = predict_masks(embedding[image : image + 1, queries], mask_features[image, None])
-        logits = F.interpolate(
-            logits[0, :, None].float(),
-            size=targets[image].masks.shape[-2:],
-            mode="bilinear",
-            align_corners=False,
-        ).flatten(1)
-        focal.append(focal_loss(logits, truth).sum())
-        dice.append(dice_loss(logits, truth.float()).sum())
+        sums = upsampled_mask_losses(logits[0], targets[image].masks[chosen])
+        focal.append(sums[0])
+        dice.append(sums[1])
     return {"mask": torch.stack(focal).sum(), "dice": torch.stack(dice).sum()}

@@ -24,3 +24,14 @@ def dice_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     probability = logits.sigmoid()
     overlap = (probability * targets).sum(1)
     return 1 - (2 * overlap + 1) / (probability.sum(1) + targets.sum(1) + 1)
+
+
+def upsampled_mask_losses(
+    logits: torch.Tensor, truth: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sums of focal and dice loss of masks (M, h, w), resized to their ``truth`` (M, H, W) bool."""
+    logits = F.interpolate(
+        logits[:, None].float(), size=truth.shape[-2:], mode="bilinear", align_corners=False
+    ).flatten(1)
+    truth = truth.flatten(1)
+    return focal_loss(logits, truth).sum(), dice_loss(logits, truth.float()).sum()

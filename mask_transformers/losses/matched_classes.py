@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from detectron2.utils import comm
 
-from ..structures import Targets
+from ..structures import BoxTargets, Targets
 
 Match = tuple[torch.Tensor, torch.Tensor]  # query indices (n,), target indices (n,)
 
 
 def class_loss(
     logits: torch.Tensor,
-    targets: Sequence[Targets],
+    targets: Sequence[Targets | BoxTargets],
     pairs: Sequence[Match],
     balance: torch.Tensor,
 ) -> torch.Tensor:
@@ -34,7 +34,7 @@ def class_balance(num_classes: int, no_object_weight: float) -> torch.Tensor:
     return balance
 
 
-def mean_target_count(targets: Sequence[Targets], device: torch.device) -> float:
+def mean_target_count(targets: Sequence[Targets | BoxTargets], device: torch.device) -> float:
     """Mean number of targets over all processes, at least one."""
     total = torch.tensor([float(sum(len(t.labels) for t in targets))], device=device)
     if comm.get_world_size() > 1:

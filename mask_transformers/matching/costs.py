@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from torchvision.ops import box_convert, generalized_box_iou
 
 
 def class_cost(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -33,3 +34,14 @@ def dice_cost(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     probability = logits.sigmoid()
     size = probability.sum(1, keepdim=True) + targets.sum(1)
     return 1 - (2 * probability @ targets.T + 1) / (size + 1)
+
+
+def box_cost(boxes: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """L1 distance of all pairs of boxes (cx, cy, w, h): (Q, 4) and (n, 4) to (Q, n)."""
+    return (boxes[:, None] - targets[None]).abs().sum(-1)
+
+
+def giou_cost(boxes: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Negative generalised IoU of all pairs of boxes (cx, cy, w, h): (Q, 4), (n, 4) to (Q, n)."""
+    corners = [box_convert(b, "cxcywh", "xyxy") for b in (boxes, targets)]
+    return -generalized_box_iou(*corners)

@@ -1,12 +1,13 @@
 """What every mask transformer does around its network: normalise, pad, targets, resize back."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
-from detectron2.structures import ImageList
+from detectron2.structures import ImageList, Instances
 from torch import nn
 
 from ..checkpoint.name_maps import to_native_names
@@ -15,7 +16,7 @@ from ..structures import Targets
 
 
 class MaskTransformer(nn.Module):
-    """Base of the meta-architectures; subclasses add the network, the losses and inference."""
+    """Base of the meta-architectures; subclasses add the network, ``losses`` and ``infer``."""
 
     pixel_mean: torch.Tensor
     pixel_std: torch.Tensor
@@ -34,6 +35,41 @@ class MaskTransformer(nn.Module):
     def device(self) -> torch.device:
         """The device of the model and of its outputs."""
         return self.pixel_mean.device
+
+    def forward(self, batched_inputs: Sequence[dict]) -> dict[str, torch.Tensor] | list[dict]:
+        """Losses ``loss_*`` in training; else per image the results of the chosen tasks.
+
+        Inputs are Detectron2's: ``image`` (3, H, W) in 0..255, in training ``instances`` with
+        ``gt_classes`` and ``gt_masks`` (in DETR ``gt_boxes``), optionally the output size
+        ``height`` and ``width``. Results: ``panoptic_seg`` (ids (H, W), segments), ``instances``,
+        ``sem_seg`` (K, H, W).
+
+        Images of one padded size go through the network together, others apart, so that the
+        results on an image do not depend on its batch. In training padding is seen as any pixel,
+        by convolutions and batch norms above all.
+        """
+        if self.training:
+            return self.losses(batched_inputs)
+        groups = defaultdict(list)
+        for index, record in enumerate(batched_inputs):
+            groups[self._padded_size(record["image"])].append(index)
+        results: dict[int, dict] = {}
+        for indices in groups.values():
+            group = [batched_inputs[index] for index in indices]
+            results.update(zip(indices, self.infer(group), strict=True))
+        return [results[index] for index in range(len(batched_inputs))]
+
+    def losses(self, batched_inputs: Sequence[dict]) -> dict[str, torch.Tensor]:
+        """Weighted losses ``loss_*`` of a batch."""
+        raise NotImplementedError
+
+    def infer(self, batched_inputs: Sequence[dict]) -> list[dict]:
+        """Results per image, for images that are padded to one size."""
+        raise NotImplementedError
+
+    def _padded_size(self, image: torch.Tensor) -> tuple[int, ...]:
+        step = max(self.size_divisibility, 1)
+        return tuple(-(-length // step) * step for length in image.shape[-2:])
 
     def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
         """As in ``nn.Module``; names of the official release are translated on the way."""
@@ -55,14 +91,25 @@ class MaskTransformer(nn.Module):
         return [self._prepare_target(record, padded) for record in batched_inputs]
 
     def _prepare_target(self, record: dict, padded: tuple[int, int]) -> Targets:
+        name, instances = self.instances_of(record)
+        return Targets(instances.gt_classes, self.padded_masks(instances, name, padded), name)
+
+    def instances_of(self, record: dict) -> tuple[str, Instances]:
+        """Name and ground truth of an image; KeyError names one that has none."""
         name = str(record.get("file_name", record.get("image_id", "")))
         if "instances" not in record:
             raise KeyError(f"image {name or '(unnamed)'} has no 'instances' to train on")
-        instances = record["instances"].to(self.device)
+        return name, record["instances"].to(self.device)
+
+    def padded_masks(
+        self, instances: Instances, name: str, padded: tuple[int, int]
+    ) -> torch.Tensor:
+        """``gt_masks`` (n, *padded) bool; KeyError names an image that has none."""
+        if not instances.has("gt_masks"):
+            raise KeyError(f"the instances of image {name or '(unnamed)'} have no 'gt_masks'")
         masks = getattr(instances.gt_masks, "tensor", instances.gt_masks).bool()
         height, width = masks.shape[-2:]
-        masks = F.pad(masks, (0, padded[1] - width, 0, padded[0] - height))
-        return Targets(instances.gt_classes, masks, name)
+        return F.pad(masks, (0, padded[1] - width, 0, padded[0] - height))
 
 
 def pixel_parts(cfg: CfgNode) -> dict:
@@ -110,3 +157,20 @@ def _resize(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     if tuple(maps.shape[1:]) == tuple(size):
         return maps
     return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def binary_masks(
+    masks: torch.Tensor,
+    padded: tuple[int, int],
+    image: tuple[int, int],
+    output: tuple[int, int],
+) -> torch.Tensor:
+    """Logits (n, h, w) to masks (n, *output) bool, as in DETR's code: one by one, to save memory.
+
+    Thresholds at the size of the image, then takes the nearest pixel.
+    """
+    result = torch.zeros(len(masks), *output, dtype=torch.bool, device=masks.device)
+    for i in range(len(masks)):
+        seen = (resize_to_output(masks[i : i + 1], padded, image, image) > 0).to(torch.uint8)
+        result[i] = F.interpolate(seen[None], size=output, mode="nearest")[0, 0].bool()
+    return result

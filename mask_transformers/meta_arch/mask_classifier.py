@@ -81,21 +81,18 @@ class MaskClassifier(MaskTransformer):
         """Whether results hold ``instances``: their masks, or their masks' boxes, are asked for."""
         return "instance" in self.tasks or "box" in self.tasks
 
-    def forward(self, batched_inputs: Sequence[dict]) -> dict[str, torch.Tensor] | list[dict]:
-        """Losses ``loss_*`` in training; else per image the results of the chosen tasks.
-
-        Inputs are Detectron2's: ``image`` (3, H, W) in 0..255, in training ``instances`` with
-        ``gt_classes`` and ``gt_masks``, optionally the output size ``height`` and ``width``.
-        Results: ``panoptic_seg`` (ids (H, W), segments), ``instances``, ``sem_seg`` (K, H, W).
-        Padding is seen like any pixel, as in the official code, so that an image batched with
-        larger ones gives other results than alone; with images of its own size it does not.
-        """
+    def losses(self, batched_inputs: Sequence[dict]) -> dict[str, torch.Tensor]:
+        """Weighted losses ``loss_*`` of a batch."""
         images = self.prepare_images(batched_inputs)
         pixels, predictions = self._network(images.tensor)
-        if self.training:
-            padded = (images.tensor.shape[-2], images.tensor.shape[-1])
-            targets = self.prepare_targets(batched_inputs, padded)
-            return self.criterion(predictions, pixels.mask_features, targets)
+        padded = (images.tensor.shape[-2], images.tensor.shape[-1])
+        targets = self.prepare_targets(batched_inputs, padded)
+        return self.criterion(predictions, pixels.mask_features, targets)
+
+    def infer(self, batched_inputs: Sequence[dict]) -> list[dict]:
+        """Results per image, for images that are padded to one size."""
+        images = self.prepare_images(batched_inputs)
+        pixels, predictions = self._network(images.tensor)
         class_logits, embeddings = predictions[-1]
         return [
             self._infer(record, class_logits[i], embeddings[i], pixels.image(i), images, size)

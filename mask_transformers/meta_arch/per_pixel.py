@@ -97,16 +97,18 @@ class PerPixelBaseline(MaskTransformer):
             "deep_supervision": node.LOSS.DEEP_SUPERVISION,
         }
 
-    def forward(self, batched_inputs: Sequence[dict]) -> dict[str, torch.Tensor] | list[dict]:
-        """Losses ``loss_sem_seg`` (and ``_i`` of earlier layers) in training, else ``sem_seg``.
+    def losses(self, batched_inputs: Sequence[dict]) -> dict[str, torch.Tensor]:
+        """``loss_sem_seg``, and ``_i`` of earlier layers."""
+        images = self.prepare_images(batched_inputs)
+        padded = (images.tensor.shape[-2], images.tensor.shape[-1])
+        targets = self.prepare_targets(batched_inputs, padded)
+        return self._pixel_losses(self._predict(images.tensor), targets)
 
-        Inputs as in ``MaskClassifier``. Results hold logits (K, H, W), not probabilities.
-        """
+    def infer(self, batched_inputs: Sequence[dict]) -> list[dict]:
+        """``sem_seg`` holds logits (K, H, W), not probabilities."""
         images = self.prepare_images(batched_inputs)
         padded = (images.tensor.shape[-2], images.tensor.shape[-1])
         predictions = self._predict(images.tensor)
-        if self.training:
-            return self._losses(predictions, self.prepare_targets(batched_inputs, padded))
         results = []
         for record, logits, size in zip(
             batched_inputs, predictions[-1], images.image_sizes, strict=True
@@ -129,7 +131,7 @@ class PerPixelBaseline(MaskTransformer):
     def _predict(self, images: torch.Tensor) -> list[torch.Tensor]:
         return self.classifier(self.pixel_decoder(self.backbone(in_fast_layout(images))))
 
-    def _losses(
+    def _pixel_losses(
         self, predictions: list[torch.Tensor], targets: Sequence[Targets]
     ) -> dict[str, torch.Tensor]:
         labels = torch.stack([_label_map(target) for target in targets])  # (N, H, W)

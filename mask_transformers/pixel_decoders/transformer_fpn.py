@@ -6,8 +6,8 @@ from detectron2.layers import ShapeSpec
 from torch import nn
 
 from ..layers.convolution import biased_conv
-from ..layers.position_encoding import token_positions
-from ..layers.transformer_layers import EncoderLayer
+from ..layers.pixel_grid import full_grid
+from ..layers.transformer_layers import TransformerEncoder
 from ..registry import PIXEL_DECODERS
 from ..structures import PixelFeatures
 from .fpn import FeaturePyramid
@@ -37,9 +37,7 @@ class TransformerFPNPixelDecoder(nn.Module):
         *self.fine, self.coarse = in_features
         self.level_channels = [dim]
         self.input_proj = biased_conv(channels_of(input_shape, self.coarse), dim, 1)
-        self.layers = nn.ModuleList(
-            EncoderLayer(dim, heads, ffn_dim, dropout) for _ in range(layers)
-        )
+        self.layers = TransformerEncoder(dim, layers, heads, ffn_dim, dropout)
         channels = [channels_of(input_shape, name) for name in self.fine]
         self.pyramid = FeaturePyramid(channels, dim, dim)
         self.mask_features = biased_conv(dim, mask_dim, 3)
@@ -62,14 +60,7 @@ class TransformerFPNPixelDecoder(nn.Module):
 
     def forward(self, features: dict[str, torch.Tensor]) -> PixelFeatures:
         """Backbone features (N, C_l, h_l, w_l) to mask features and one level, all of width C."""
-        level = self._encode(self.input_proj(features[self.coarse]))
+        level = self.input_proj(features[self.coarse])
+        level = self.layers(level, full_grid(level, level.shape[1]))
         pixels = self.pyramid([features[name] for name in self.fine], level)
         return PixelFeatures(pixels, [level], self.mask_features)
-
-    def _encode(self, level: torch.Tensor) -> torch.Tensor:
-        size = level.shape[-2:]
-        tokens = level.flatten(2).transpose(1, 2)  # (N, L, C)
-        position = token_positions(*size, tokens.shape[-1], tokens.device)
-        for layer in self.layers:
-            tokens = layer(tokens, position)
-        return tokens.transpose(1, 2).unflatten(2, size)

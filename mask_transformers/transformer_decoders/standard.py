@@ -8,7 +8,7 @@ from torch import nn
 
 from ..layers.convolution import biased_conv
 from ..layers.mlp import MLP
-from ..layers.position_encoding import token_positions
+from ..layers.pixel_grid import PixelGrid, full_grid
 from ..layers.transformer_layers import DecoderLayer
 from ..registry import TRANSFORMER_DECODERS
 from ..structures import PixelFeatures
@@ -38,15 +38,19 @@ class QueryDecoder(nn.Module):
         )
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, level: torch.Tensor) -> list[torch.Tensor]:
-        """``level`` (N, C, h, w) to the queries (N, Q, C) after each layer."""
+    def forward(self, level: torch.Tensor, grid: PixelGrid | None = None) -> list[torch.Tensor]:
+        """``level`` (N, C, h, w) to the queries (N, Q, C) after each layer.
+
+        ``grid`` of the level; None for one without padding.
+        """
         value = self.input_proj(level).flatten(2).transpose(1, 2)  # (N, L, C)
-        key = value + token_positions(*level.shape[-2:], value.shape[-1], value.device)
+        grid = full_grid(level, value.shape[-1]) if grid is None else grid
+        key = value + grid.position
         position = self.query_embed.weight.expand(len(value), -1, -1)  # (N, Q, C)
         query = torch.zeros_like(position)
         outputs = []
         for layer in self.layers:
-            query = layer(query, position, key, value)
+            query = layer(query, position, key, value, grid.inside)
             outputs.append(self.norm(query))
         return outputs
 

@@ -228,3 +228,18 @@ def test_size_that_the_model_refuses():
     backbone = TimmBackbone(name="coat_lite_tiny", out_features=["res2"])
     with pytest.raises(ValueError, match="coat_lite_tiny refuses images of 64×64"):
         backbone(torch.zeros(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet"])
+def test_what_no_feature_needs_is_not_there(name):
+    features = ["res2", "res3"]
+    part = TimmBackbone(name=name, out_features=features)
+    sum(f.sum() for f in part(torch.rand(1, 3, 64, 64)).values()).backward()
+    assert [n for n, p in part.named_parameters() if p.grad is None] == []
+    whole = TimmBackbone(name=name, out_features=[*features, "res5"])
+    assert len(part.state_dict()) < len(whole.state_dict())
+    whole.load_state_dict(part.state_dict(), strict=False)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        found, expected = part.eval()(images), whole.eval()(images)
+    assert all(torch.equal(found[f], expected[f]) for f in features)

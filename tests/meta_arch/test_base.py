@@ -58,3 +58,37 @@ def test_channels_come_last_at_inference_alone():
         assert torch.equal(fast, images)
         assert fast.is_contiguous(memory_format=torch.channels_last)
         assert in_fast_layout(torch.empty(2, 3, 8, 6, device="meta")).is_contiguous()
+
+
+SYSTEMS = [
+    "detr_small_shapes_panoptic",
+    "mask2former_R50_coco_panoptic",
+    "maskformer_R50_coco_panoptic",
+    "perpixel_baseline_plus_R50_ade20k_semantic",
+]
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_an_image_has_the_same_results_in_every_batch(tiny_model, make_record, name):
+    model = tiny_model(name).eval()
+    # The first two have one padded size where images are padded to multiples of 32.
+    records = [make_record(size=size) for size in ((40, 60), (64, 64), (90, 33), (40, 60))]
+    with torch.no_grad():
+        together = model(records)
+        alone = [model([record])[0] for record in records]
+    for one, other in zip(together, alone, strict=True):
+        _assert_same_results(one, other)
+
+
+def _assert_same_results(one, other):
+    assert set(one) == set(other)
+    if "panoptic_seg" in one:
+        assert one["panoptic_seg"][1] == other["panoptic_seg"][1]
+        assert torch.equal(one["panoptic_seg"][0], other["panoptic_seg"][0])
+    if "sem_seg" in one:
+        torch.testing.assert_close(one["sem_seg"], other["sem_seg"], rtol=1e-4, atol=1e-5)
+    if "instances" in one:
+        found, expected = one["instances"], other["instances"]
+        torch.testing.assert_close(found.scores, expected.scores, rtol=1e-4, atol=1e-5)
+        boxes = (found.pred_boxes.tensor, expected.pred_boxes.tensor)
+        torch.testing.assert_close(*boxes, rtol=1e-4, atol=1e-3)

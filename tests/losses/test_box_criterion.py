@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torchvision.ops import box_convert, generalized_box_iou
+
+from mask_transformers.losses.box_criterion import BoxSetCriterion
+from mask_transformers.structures import BoxTargets
+
+CLASSES, QUERIES = 4, 6
+
+
+def _predictions(layers=3, images=2):
+    shape = (images, QUERIES)
+    return [
+        (
+            torch.randn(*shape, CLASSES + 1, requires_grad=True),
+            torch.rand(*shape, 4).add(0.1).div(2).requires_grad_(),
+        )
+        for _ in range(layers)
+    ]
+
+
+def _targets(counts=(2, 3), size=(16, 24)):
+    return [
+        BoxTargets(
+            torch.arange(n) % CLASSES,
+            torch.rand(n, 4).add(0.1).div(2),
+            torch.rand(n, *size) > 0.5,
+            f"image {i}",
+        )
+        for i, n in enumerate(counts)
+    ]
+
+
+def _criterion(**arguments):
+    return BoxSetCriterion(num_classes=CLASSES, **arguments)
+
+
+def test_every_layer_has_three_losses_and_the_last_no_suffix():
+    losses = _criterion()(_predictions(3), _targets())
+    names = {f"loss_{kind}{i}" for kind in ("ce", "bbox", "giou") for i in ("_0", "_1", "")}
+    assert set(losses) == names
+    last = _criterion(deep_supervision=False)(_predictions(3), _targets())
+    assert set(last) == {"loss_ce", "loss_bbox", "loss_giou"}
+
+
+def test_losses_are_those_of_the_matched_pairs():
+    predictions, targets = _predictions(1), _targets()
+    criterion = _criterion(class_weight=3.0, box_weight=5.0, giou_weight=2.0)
+    losses = criterion(predictions, targets)
+    logits, boxes = predictions[0]
+    classes = torch.full((2, QUERIES), CLASSES)
+    l1 = giou = 0.0
+    for i, (queries, chosen) in enumerate(criterion.match(predictions[0], targets)):
+        classes[i, queries] = targets[i].labels[chosen]
+        found, wanted = boxes[i, queries], targets[i].boxes[chosen]
+        l1 += F.l1_loss(found, wanted, reduction="sum")
+        corners = [box_convert(b, "cxcywh", "xyxy") for b in (found, wanted)]
+        giou += (1 - generalized_box_iou(*corners).diag()).sum()
+    weights = torch.tensor([1.0] * CLASSES + [0.1])
+    ce = F.cross_entropy(logits.transpose(1, 2), classes, weights)
+    torch.testing.assert_close(losses["loss_ce"], 3 * ce)
+    torch.testing.assert_close(losses["loss_bbox"], 5 * l1 / 5)
+    torch.testing.assert_close(losses["loss_giou"], 2 * giou / 5)
+
+
+@pytest.mark.parametrize("counts", [(0, 0), (0, 3)])
+def test_images_without_objects_reach_every_tensor(counts):
+    predictions, targets = _predictions(2), _targets(counts)
+    masks = [torch.randn(min(n, QUERIES), 4, 6, requires_grad=True) for n in counts]
+    criterion = _criterion()
+    losses = criterion(predictions, targets)
+    losses |= criterion.mask_losses(masks, targets, criterion.match(predictions[-1], targets))
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(value) for value in losses.values())
+    assert all(part.grad is not None for prediction in predictions for part in prediction)
+    assert all(part.grad is not None for part in masks)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_predictions_that_are_not_finite_name_the_image(part):
+    predictions = _predictions(1)
+    with torch.no_grad():
+        predictions[0][part][1] = float("nan")
+    with pytest.raises(FloatingPointError, match="image 1"):
+        _criterion()(predictions, _targets())
+
+
+def test_matching_and_losses_are_those_of_the_official_code(shared):
+    golden = np.load(shared / "parity/losses/detr.npz")
+    tensors = {name: torch.from_numpy(golden[name]) for name in golden.files if golden[name].ndim}
+    criterion = BoxSetCriterion(num_classes=tensors["pred_logits"].shape[-1] - 1)
+    targets = [
+        BoxTargets(*(tensors[f"{kind}_{i}"] for kind in ("labels", "boxes", "masks")))
+        for i in (0, 1)
+    ]
+    prediction = (tensors["pred_logits"], tensors["pred_boxes"])
+    pairs = criterion.match(prediction, targets)
+    for image, (queries, chosen) in enumerate(pairs):
+        assert [queries.tolist(), chosen.tolist()] == golden[f"expected_match_{image}"].tolist()
+    masks = [tensors["pred_masks"][i, queries] for i, (queries, _) in enumerate(pairs)]
+    losses = criterion([prediction], targets) | criterion.mask_losses(masks, targets, pairs)
+    weights = {"ce": 1.0, "bbox": 5.0, "giou": 2.0, "mask": 1.0, "dice": 1.0}
+    for name, weight in weights.items():
+        expected = float(golden[f"expected_loss_{name}"])
+        assert losses[f"loss_{name}"].item() / weight == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,154 @@
+import pytest
+import torch
+
+from mask_transformers.structures import Scene
+
+BOXES = "detr_small_custom_box"
+MASKS = "detr_small_shapes_panoptic"
+NODE = "MODEL.MASK_TRANSFORMER."
+
+
+def _step(model, records):
+    losses = model.train()(records)
+    sum(losses.values()).backward()
+    missed = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert missed == []
+    return losses
+
+
+@pytest.mark.parametrize("name", [BOXES, MASKS])
+@pytest.mark.parametrize("counts", [(3, 1), (0, 2), (0, 0)])
+def test_a_training_step_reaches_every_parameter(tiny_model, make_record, name, counts):
+    losses = _step(tiny_model(name), [make_record(n) for n in counts])
+    assert all(torch.isfinite(value) for value in losses.values())
+
+
+def test_training_lowers_the_loss(tiny_model, make_record):
+    model, records = tiny_model(MASKS), [make_record(2)]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    values = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        values.append(sum(_step(model, records).values()).item())
+        optimizer.step()
+    assert values[-1] < 0.8 * values[0]
+
+
+def test_a_frozen_detector_trains_only_its_mask_head(tiny_model, make_record):
+    model = tiny_model(MASKS, {NODE + "MASK_HEAD.FREEZE_DETECTOR": True})
+    losses = _step(model, [make_record(2)])
+    assert set(losses) == {"loss_mask", "loss_dice"}
+    trained = [n for n, p in model.named_parameters() if p.requires_grad]
+    assert trained == [n for n, _ in model.named_parameters() if n.startswith("mask_head.")]
+    assert not model.encoder.training
+    assert model.mask_head.training
+
+
+@pytest.mark.parametrize("size", [(5, 7), (1, 1), (33, 2)])
+def test_images_smaller_than_a_stride(tiny_model, make_record, size):
+    model = tiny_model(MASKS)
+    record = make_record(2, size)
+    assert all(torch.isfinite(value) for value in _step(model, [record]).values())
+    [result] = model.eval()([{"image": record["image"], "height": 50, "width": 70}])
+    assert result["panoptic_seg"][0].shape == (50, 70)
+    assert result["instances"].pred_masks.shape[1:] == (50, 70)
+
+
+def test_boxes_without_a_mask_head(tiny_model, make_record):
+    model = tiny_model(BOXES).eval()
+    [result] = model([make_record()])
+    assert set(result) == {"instances"}
+    assert set(result["instances"].get_fields()) == {"pred_boxes", "scores", "pred_classes"}
+    assert (result["instances"].scores.diff() <= 0).all()
+
+
+def test_only_queries_that_are_kept_get_a_mask(tiny_model, make_record, monkeypatch):
+    model = tiny_model(MASKS, {NODE + "TEST.TASKS": ["panoptic"]}).eval()
+    asked = []
+    compute = model.masks
+    monkeypatch.setattr(model, "masks", lambda s, i, q: asked.append(len(q)) or compute(s, i, q))
+    with torch.no_grad():
+        model.class_embed.bias[:] = torch.tensor([9.0] + [0.0] * 8)
+        model.class_embed.weight.zero_()
+        [every] = model([make_record()])
+        model.class_embed.bias[:] = torch.tensor([0.0] * 8 + [9.0])
+        [none] = model([make_record()])
+    assert asked == [7, 0]
+    assert len(every["panoptic_seg"][1]) > 0
+    assert none["panoptic_seg"][1] == []
+
+
+def test_masks_of_the_results_are_those_of_raw_outputs(tiny_model, make_record):
+    model, record = tiny_model(MASKS).eval(), make_record(size=(64, 96))
+    images = model.prepare_images([record]).tensor
+    with torch.no_grad():
+        raw = model.raw_outputs(images)
+        [result] = model([record])
+    scores = raw["pred_logits"][0].softmax(-1)[:, :-1].amax(1)
+    best = scores.argsort(descending=True)
+    masks = raw["pred_masks"][:, best]
+    masks = torch.nn.functional.interpolate(masks, size=(64, 96), mode="bilinear")[0] > 0
+    torch.testing.assert_close(result["instances"].scores, scores[best])
+    assert (result["instances"].pred_masks == masks).float().mean() > 0.999
+
+
+def test_boxes_that_are_learnt_are_relative_to_the_image_without_padding(tiny_model, make_record):
+    model = tiny_model(BOXES)
+    record = make_record(1, (40, 60))
+    record["instances"].gt_boxes.tensor[:] = torch.tensor([30.0, 10.0, 60.0, 30.0])
+    seen = []
+    model.criterion.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
+    model([record, make_record(1, (100, 200))])
+    assert seen[0][0].boxes.tolist() == [[0.75, 0.5, 0.5, 0.5]]
+
+
+def test_class_ids_of_the_data_set_are_learnt_and_taken_back(tiny_model, make_record):
+    model = tiny_model(BOXES)
+    model.class_ids = torch.tensor([6, 0, 5])
+    record = make_record(3)
+    seen = []
+    model.criterion.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
+    model.class_embed = torch.nn.Linear(128, 9)
+    model.criterion.class_balance = torch.ones(9)
+    model([record])
+    assert seen[0][0].labels.tolist() == [6, 0, 5]
+    with torch.no_grad():
+        model.class_embed.weight.zero_()
+        model.class_embed.bias[:] = torch.tensor([0, 0, 0, 0, 0, 9.0, 0, 99, 0])
+        [result] = model.eval()([record])
+    assert set(result["instances"].pred_classes.tolist()) == {2}
+    assert (result["instances"].scores < 1e-3).all()  # the logit that stands for nothing is higher
+
+
+def test_attention_in_training_does_not_see_padding(tiny_model, make_record):
+    model = tiny_model(BOXES).eval()
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        scene = model.detect(images, [(64, 96), (32, 48)])
+    assert isinstance(scene, Scene)
+    assert scene.grid.inside[0].all()
+    assert scene.grid.inside[1].sum() == 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "message"),
+    [
+        (BOXES, {NODE + "TEST.TASKS": ["instance"]}, r"TEST\.TASKS .*'box'\], not \['instance'\]"),
+        (MASKS, {NODE + "TEST.TASKS": ["semantic"]}, r"TEST\.TASKS .*not \['semantic'\]"),
+        (MASKS, {"INPUT.ANNOTATIONS": "semantic"}, r"INPUT\.ANNOTATIONS with masks"),
+        (BOXES, {NODE + "MASK_HEAD.FREEZE_DETECTOR": True}, r"FREEZE_DETECTOR leaves nothing"),
+        (BOXES, {NODE + "PIXEL_DECODER.IN_FEATURES": ["p5"]}, r"IN_FEATURES is \['p5'\]"),
+        (BOXES, {NODE + "PIXEL_DECODER.IN_FEATURES": []}, r"IN_FEATURES is \[\]"),
+    ],
+)
+def test_contradictory_configs_name_the_key(tiny_model, name, keys, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_model(name, keys)
+
+
+def test_masks_that_are_missing_name_the_image(tiny_model, make_record):
+    record = make_record(1)
+    record["instances"].remove("gt_masks")
+    with pytest.raises(KeyError, match=r"some/image\.png have no 'gt_masks'"):
+        tiny_model(MASKS)([record])
+    tiny_model(BOXES)([record])
