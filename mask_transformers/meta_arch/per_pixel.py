@@ -14,14 +14,14 @@ from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from torch import nn
 
 from ..backbones.frozen_norm import fold_frozen_norms
-from ..config_check import check_config
+from ..config_check import check_config, check_masks
 from ..heads import predict_masks
 from ..layers.convolution import biased_conv
 from ..layers.mlp import MLP
 from ..losses.layer_names import layer_suffix
 from ..structures import PixelFeatures, Targets
 from ..transformer_decoders.standard import QueryDecoder, query_decoder
-from .base import MaskTransformer, in_fast_layout, pixel_parts, resize_to_output
+from .base import MaskTransformer, in_fast_layout, padded_size, pixel_parts, resize_to_output
 
 IGNORED = -1  # label of pixels that no target covers
 
@@ -86,6 +86,7 @@ class PerPixelBaseline(MaskTransformer):
         names the key of a contradictory value.
         """
         check_config(cfg)
+        check_masks(cfg)
         node = cfg.MODEL.MASK_TRANSFORMER
         if list(node.TEST.TASKS) != ["semantic"]:
             raise ValueError("MODEL.MASK_TRANSFORMER.TEST.TASKS of PerPixelBaseline: ['semantic']")
@@ -99,14 +100,14 @@ class PerPixelBaseline(MaskTransformer):
     def losses(self, batched_inputs: Sequence[dict]) -> dict[str, torch.Tensor]:
         """``loss_sem_seg``, and ``_i`` of earlier layers."""
         images = self.prepare_images(batched_inputs)
-        padded = (images.tensor.shape[-2], images.tensor.shape[-1])
+        padded = padded_size(images)
         targets = self.prepare_targets(batched_inputs, padded)
         return self._pixel_losses(self._predict(images.tensor), targets)
 
     def infer(self, batched_inputs: Sequence[dict]) -> list[dict]:
         """``sem_seg`` holds logits (K, H, W), not probabilities."""
         images = self.prepare_images(batched_inputs)
-        padded = (images.tensor.shape[-2], images.tensor.shape[-1])
+        padded = padded_size(images)
         predictions = self._predict(images.tensor)
         results = []
         for record, logits, size in zip(
