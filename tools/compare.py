@@ -1,10 +1,12 @@
 """Train several systems on the same data for the same time and write their scores side by side.
 
-python tools/compare.py camvid --data ../shared/data/camvid --minutes 20 --output output/camvid
+python tools/compare.py camvid --data CAMVID --minutes 20 --output output/camvid
+python tools/compare.py pennfudan --data PENNFUDAN --minutes 25 --output output/pennfudan
 python tools/compare.py shapes --minutes 13.5 --output output/shapes
 
-Writes into --output: a folder for each run, table.md and curves.png. After an interruption the same
-command goes on: runs that are complete are kept, one that is not is resumed.
+--data is a folder in a layout of docs/custom_data.md. Writes into --output: a folder for each run,
+table.md and curves.png. After an interruption the same command goes on: runs that are complete are
+kept, one that is not is resumed.
 """
 
 import argparse
@@ -24,7 +26,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 @dataclass
 class Run:
-    """One row: ``config`` is a path below configs/ without the suffix."""
+    """One row: ``config`` is a path below configs/ without the suffix; it ends in the task."""
 
     label: str
     config: str
@@ -33,6 +35,7 @@ class Run:
 
 _MASK2FORMER = "mask2former/mask2former_small_"
 _MASKFORMER = "maskformer/maskformer_small_"
+_DETR = "detr/detr_small_"
 _BASELINE = "perpixel/perpixel_baseline_"
 _PLAIN = ["MODEL.MASK_TRANSFORMER.TRANSFORMER_DECODER.MASKED", "False"]
 _THREE_LAYERS = ["MODEL.MASK_TRANSFORMER.TRANSFORMER_DECODER.LAYERS", "3"]  # as the others
@@ -46,6 +49,10 @@ _CAMVID = [
     "2.0",
 ]
 _CAMVID += ["INPUT.MIN_SIZE_TEST", "320", "INPUT.MAX_SIZE_TEST", "432"]
+_TASKS = "MODEL.MASK_TRANSFORMER.TEST.TASKS"
+_EVERY_TASK = [_TASKS, '["panoptic", "instance", "semantic", "box"]']
+_DETR_TASKS = [_TASKS, '["panoptic", "instance", "box"]']
+_MASKS_AND_BOXES = [_TASKS, '["instance", "box"]']
 
 COMPARISONS = {
     "camvid": [
@@ -54,10 +61,19 @@ COMPARISONS = {
         Run("PerPixelBaseline+", _BASELINE + "plus_small_custom_semantic", _CAMVID),
         Run("PerPixelBaseline", _BASELINE + "small_custom_semantic", _CAMVID),
     ],
+    "pennfudan": [
+        Run("Mask2Former", _MASK2FORMER + "custom_instance", _MASKS_AND_BOXES),
+        Run("DETR", _DETR + "custom_instance", _MASKS_AND_BOXES),
+    ],
     "shapes": [
-        Run("Mask2Former", _MASK2FORMER + "shapes_panoptic"),
-        Run("Mask2Former, plain cross-attention", _MASK2FORMER + "shapes_panoptic", _PLAIN),
-        Run("MaskFormer", _MASKFORMER + "shapes_panoptic"),
+        Run("Mask2Former", _MASK2FORMER + "shapes_panoptic", _EVERY_TASK),
+        Run(
+            "Mask2Former, plain cross-attention",
+            _MASK2FORMER + "shapes_panoptic",
+            [*_EVERY_TASK, *_PLAIN],
+        ),
+        Run("MaskFormer", _MASKFORMER + "shapes_panoptic", _EVERY_TASK),
+        Run("DETR", _DETR + "shapes_panoptic", _DETR_TASKS),
     ],
 }
 
@@ -71,7 +87,9 @@ def command(run: Run, args: argparse.Namespace) -> list[str]:
     """The training as a command line of ``tools/train_net.py``."""
     words = [sys.executable, str(CHECKOUT / "tools/train_net.py")]
     words += ["--config-file", str(CHECKOUT / f"configs/{run.config}.yaml")]
-    words += ["--data", args.data] if args.data else []
+    # A folder may hold annotations for several tasks, of which another one would be preferred.
+    task = run.config.rsplit("_", 1)[-1]
+    words += ["--data", args.data, "--data-task", task] if args.data else []
     folder = args.output / folder_name(run.label)
     words += ["--resume"] if folder.exists() else []
     words += ["OUTPUT_DIR", str(folder), "SEED", "1"]

@@ -32,14 +32,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--weights", default="", help="checkpoint; the same as MODEL.WEIGHTS")
     parser.add_argument("--input", nargs="+", default=[], help="images, folders, globs, videos")
     parser.add_argument("--output", type=Path, help="folder of the overlays")
-    parser.add_argument("--task", default="auto", choices=["panoptic", "instance", "semantic"])
+    tasks = ["panoptic", "instance", "semantic", "box"]
+    parser.add_argument("--task", default="auto", choices=tasks)
     parser.add_argument("--score-threshold", type=float, default=0.5, help="of instances drawn")
     parser.add_argument("--save-raw", action="store_true", help="also write OUTPUT/raw/")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     parser.add_argument("--data", default="", help="folder of your own data, for its classes")
-    parser.add_argument(
-        "--data-task", default="", choices=["panoptic", "instance", "semantic", "box"]
-    )
+    parser.add_argument("--data-task", default="", choices=tasks)
     parser.add_argument("--grid", type=Path, help="write a grid with ground truth to this file")
     parser.add_argument("--dataset", default="", help="of the grid; default: DATASETS.TEST[0]")
     parser.add_argument("--count", type=int, default=8, help="images of the grid")

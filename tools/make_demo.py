@@ -69,7 +69,7 @@ def train(cfg: CfgNode) -> tuple[Trainer, dict]:
 
 
 def summary(results: dict, class_names: list[str]) -> dict:
-    """The scores in percent, flat: PQ and its parts, per class, AP, mIoU."""
+    """The scores in percent, flat: PQ and its parts, per class, AP of masks and boxes, mIoU."""
     panoptic, masks = results.get("panoptic_seg", {}), results.get("segm", {})
     scores = {key: panoptic.get(key) for key in ("PQ", "SQ", "RQ", "PQ_th", "PQ_st")}
     per_class = {
@@ -78,6 +78,7 @@ def summary(results: dict, class_names: list[str]) -> dict:
         if f"PQ-{name}" in panoptic
     }
     scores |= {"per_class": per_class, "AP": masks.get("AP"), "AP50": masks.get("AP50")}
+    scores["box_AP"] = results.get("bbox", {}).get("AP")
     return scores | {"mIoU": results.get("sem_seg", {}).get("mIoU")}
 
 
@@ -102,8 +103,10 @@ def circumstances(trainer: Trainer, start: float) -> dict:
 
 def final_line(metrics: dict, output: Path) -> str:
     """What a reader wants to know at the end."""
-    names = ("PQ", "SQ", "RQ", "AP", "mIoU")
-    scores = ", ".join(f"{n} {metrics[n]:.1f}" for n in names if metrics[n] is not None)
+    names = ("PQ", "SQ", "RQ", "AP", "box_AP", "mIoU")
+    scores = ", ".join(
+        f"{n.replace('_', ' ')} {metrics[n]:.1f}" for n in names if metrics[n] is not None
+    )
     effort = f"{metrics['training_minutes']} minutes, {metrics['iterations']} iterations"
     pictures = f"{output / 'predictions.png'} and {output / 'curve.png'}"
     return f"{scores} after {effort}. Pictures: {pictures}"

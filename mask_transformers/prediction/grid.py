@@ -11,11 +11,10 @@ from ..data.image_file import read_image_file
 from ..output_files import write_image
 from ..visualization.overlay import enlarge
 from ..visualization.results import (
-    OUTPUT_KEYS,
-    RECORD_KEYS,
-    TASKS,
     draw_ground_truth,
     draw_prediction,
+    tasks_of_output,
+    tasks_of_record,
 )
 from ..visualization.side_by_side import side_by_side
 from .predict import build_predictor
@@ -32,7 +31,7 @@ def prediction_grid(
 ) -> None:
     """Write a picture of ``count`` images spread over a data set: image, ground truth, prediction.
 
-    ``task`` "auto" is the first of panoptic, instance and semantic that the data set holds and
+    ``task`` "auto" is the first of panoptic, instance, box and semantic that the data set holds and
     the model predicts. ValueError: unknown data set, or one without images.
     """
     if dataset_name not in DatasetCatalog:
@@ -69,12 +68,11 @@ def _grid_row(
     image = read_image_file(record["file_name"], "BGR")
     output = predictor(image)
     rgb = np.ascontiguousarray(image[:, :, ::-1])
+    held = tasks_of_record(record)
     if task == "auto":
-        both = [t for t in TASKS if OUTPUT_KEYS[t] in output and RECORD_KEYS[t] in record]
-        task = both[0] if both else task
+        task = next((t for t in tasks_of_output(output) if t in held), task)
     overlay = draw_prediction(rgb, output, metadata, task, score_threshold)
-    # A panoptic data set is a ground truth for every task.
-    truth_task = task if RECORD_KEYS.get(task) in record else "auto"
-    truth = draw_ground_truth(record, metadata, truth_task, rgb)
+    # A panoptic data set is a ground truth for every task, and boxes stand for absent masks.
+    truth = draw_ground_truth(record, metadata, task if task in held else "auto", rgb)
     factor = truth.shape[0] // rgb.shape[0]
     return [enlarge(rgb, factor), truth, overlay]

@@ -9,7 +9,9 @@ from detectron2.engine import DefaultPredictor
 from detectron2.utils.file_io import PathManager
 
 from ..backbones.initial_weights import without_initial_weights
-from ..visualization.results import OUTPUT_KEYS, TASKS, draw_prediction
+from ..visualization.results import OUTPUT_KEYS, draw_prediction, tasks_of_output
+
+UNITS = {"semantic": "classes", "box": "boxes"}
 
 
 def build_predictor(cfg: CfgNode) -> DefaultPredictor:
@@ -31,7 +33,7 @@ def count_segments(output: dict, task: str, score_threshold: float) -> int:
     result = output[OUTPUT_KEYS[task]]
     if task == "panoptic":
         return len(result[1])
-    if task == "instance":
+    if task in ("instance", "box"):
         return int((result.scores >= score_threshold).sum())
     return len(result.argmax(0).unique())
 
@@ -48,9 +50,8 @@ def predict_and_draw(
     output = predictor(image)
     seconds = time.perf_counter() - start
     if task == "auto":
-        task = next((t for t in TASKS if OUTPUT_KEYS[t] in output), task)
+        task = next(iter(tasks_of_output(output)), task)
     rgb = np.ascontiguousarray(image[:, :, ::-1])
     overlay = draw_prediction(rgb, output, metadata, task, score_threshold)
-    unit = "classes" if task == "semantic" else "segments"
     count = count_segments(output, task, score_threshold)
-    return overlay, output, f"{count} {unit}, {seconds:.2f} s"
+    return overlay, output, f"{count} {UNITS.get(task, 'segments')}, {seconds:.2f} s"

@@ -4,21 +4,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from detectron2.structures import BoxMode, Instances
 from pycocotools import mask as coco_mask
 
+from ..data.boxes import clip_boxes
 from ..data.instance_masks import mask_box
 from ..data.label_maps import encode_ids
 from ..output_files import write_image, write_json
-from ..visualization.results import OUTPUT_KEYS
 
-JSON_NAMES = {"panoptic": "panoptic.json", "instance": "instances.json"}
+JSON_NAMES = {
+    "panoptic": "panoptic.json",
+    "instance": "instances.json",
+    "box": "instances.json",
+}
+PNG_TASKS = ("panoptic", "semantic")
 
 
 class RawResults:
     """Collects the results of images below ``folder`` and writes them.
 
     panoptic: ``panoptic/STEM.png`` and ``panoptic.json``, with the segments of each image;
-    instance: ``instances.json``, a list of COCO results with RLE masks;
+    instance, box: ``instances.json``, a list of COCO results with RLE masks and their tight boxes,
+    or, of detectors without masks, with the predicted boxes, cut to the image;
     semantic: ``semantic/STEM.png`` with class indices 0..K-1. Category ids are those of the data
     set where the metadata has them, else class indices; an image's id is its name without suffix,
     as a number where it is one.
@@ -31,24 +38,24 @@ class RawResults:
         self._images: list[dict] = []
         self._annotations: list[dict] = []
         self._instances: list[dict] = []
-        self._tasks: set[str] = set()
+        self._keys: set[str] = set()
 
     def paths(self, source: Path, tasks: list[str]) -> list[Path]:
         """The files that the results of ``source`` go to."""
-        pngs = [self._png(t, source) for t in tasks if t != "instance"]
-        return pngs + [self.folder / JSON_NAMES[t] for t in tasks if t in JSON_NAMES]
+        pngs = [self._png(t, source) for t in tasks if t in PNG_TASKS]
+        names = dict.fromkeys(JSON_NAMES[t] for t in tasks if t in JSON_NAMES)
+        return pngs + [self.folder / name for name in names]
 
     def add(self, source: Path, output: dict) -> None:
         """Write the label images of one image, and keep what belongs into the json files."""
         image_id = int(source.stem) if source.stem.isdigit() else source.stem
-        tasks = [task for task, key in OUTPUT_KEYS.items() if key in output]
-        self._tasks.update(tasks)
-        if "panoptic" in tasks:
+        self._keys.update(output)
+        if "panoptic_seg" in output:
             ids, segments = output["panoptic_seg"]
             self._add_panoptic(source, image_id, ids.cpu().numpy(), segments)
-        if "instance" in tasks:
+        if "instances" in output:
             self._instances += self._coco_results(output["instances"].to("cpu"), image_id)
-        if "semantic" in tasks:
+        if "sem_seg" in output:
             scores = output["sem_seg"]
             dtype = np.uint8 if len(scores) <= 256 else np.uint16
             labels = scores.argmax(0).cpu().numpy().astype(dtype)
@@ -56,11 +63,11 @@ class RawResults:
 
     def write(self) -> None:
         """Write the json files."""
-        if "panoptic" in self._tasks:
+        if "panoptic_seg" in self._keys:
             panoptic = {"images": self._images, "annotations": self._annotations}
             panoptic["categories"] = self._categories
             write_json(panoptic, self.folder / JSON_NAMES["panoptic"])
-        if "instance" in self._tasks:
+        if "instances" in self._keys:
             write_json(self._instances, self.folder / JSON_NAMES["instance"])
 
     def _png(self, task: str, source: Path) -> Path:
@@ -89,21 +96,34 @@ class RawResults:
             {"image_id": image_id, "file_name": png.name, "segments_info": infos}
         )
 
-    def _coco_results(self, instances, image_id: Any) -> list[dict]:
-        results = []
-        for k in range(len(instances)):
-            mask = instances.pred_masks[k].numpy().astype(np.uint8)
-            code = coco_mask.encode(np.asfortranarray(mask))
-            results.append(
-                {
-                    "image_id": image_id,
-                    "category_id": self._category(int(instances.pred_classes[k])),
-                    "score": float(instances.scores[k]),
-                    "bbox": mask_box(mask),
-                    "segmentation": {"size": code["size"], "counts": code["counts"].decode()},
-                }
-            )
-        return results
+    def _coco_results(self, instances: Instances, image_id: Any) -> list[dict]:
+        places = _masks_of(instances) if instances.has("pred_masks") else _boxes_of(instances)
+        return [
+            {
+                "image_id": image_id,
+                "category_id": self._category(int(instances.pred_classes[k])),
+                "score": float(instances.scores[k]),
+                **place,
+            }
+            for k, place in enumerate(places)
+        ]
+
+
+def _masks_of(instances: Instances) -> list[dict]:
+    """COCO's ``bbox`` and ``segmentation`` of each mask."""
+    places = []
+    for mask in instances.pred_masks.numpy().astype(np.uint8):
+        code = coco_mask.encode(np.asfortranarray(mask))
+        segmentation = {"size": code["size"], "counts": code["counts"].decode()}
+        places.append({"bbox": mask_box(mask), "segmentation": segmentation})
+    return places
+
+
+def _boxes_of(instances: Instances) -> list[dict]:
+    """COCO's ``bbox`` (x, y, width, height) of what each predicted box has in the image."""
+    boxes = clip_boxes(instances.pred_boxes.tensor.numpy(), instances.image_size)
+    boxes = BoxMode.convert(boxes, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
+    return [{"bbox": box} for box in boxes.tolist()]
 
 
 def _dataset_ids(metadata) -> dict[int, int]:

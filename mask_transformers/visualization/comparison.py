@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -17,7 +18,7 @@ def comparison_table(runs: Mapping[str, Path]) -> str:
     """
     rows = {label: _last_scores(read_metrics(folder)) for label, folder in runs.items()}
     names = [score for score in SCORES if any(score in row for row in rows.values())]
-    lines = ["| system | iterations | " + " | ".join(n.split("/")[1] for n in names) + " |"]
+    lines = ["| system | iterations | " + " | ".join(SCORES[name] for name in names) + " |"]
     lines.append("| --- " * (len(names) + 2) + "|")
     for label, row in rows.items():
         cells = [f"{row[name]:.1f}" if name in row else "–" for name in names]
@@ -26,22 +27,29 @@ def comparison_table(runs: Mapping[str, Path]) -> str:
 
 
 def plot_comparison(runs: Mapping[str, Path], path: Path, minutes: float) -> None:
-    """Write a picture of the first score of every run over its ``minutes`` of training."""
-    figure = Figure(figsize=(8, 4.5), dpi=110, layout="constrained")
+    """Write a picture of the runs over their ``minutes`` of training, one diagram a score."""
+    metrics = {label: read_metrics(folder) for label, folder in runs.items()}
+    scores = [score for score in SCORES if any(series(m, score) for m in metrics.values())]
+    figure = Figure(figsize=(max(8, 5 * len(scores)), 4.5), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for label, folder in runs.items():
-        metrics = read_metrics(folder)
-        last = metrics[-1]["iteration"] + 1
-        for name, (iterations, values) in _scores(metrics)[:1]:
-            times = [minutes * (iteration + 1) / last for iteration in iterations]
-            axes.plot(times, values, marker="o", markersize=4, label=f"{label}, {values[-1]:.1f}")
-            axes.set_ylabel(f"{name.split('/')[-1]} on the evaluation set, %")
-    axes.set_xlabel("minutes of training")
-    axes.set_ylim(0, 100)
-    if axes.get_lines():
-        axes.legend(fontsize=8)
+    for index, score in enumerate(scores, start=1):
+        _plot_score(figure.add_subplot(1, len(scores), index), metrics, score, minutes)
     write_atomically(path, lambda file: figure.savefig(file))
+
+
+def _plot_score(axes: Axes, runs: Mapping[str, list[dict]], score: str, minutes: float) -> None:
+    """Draw ``score`` of every run that has it, on the first data set where there are several."""
+    for number, (label, metrics) in enumerate(runs.items()):
+        last = metrics[-1]["iteration"] + 1
+        for iterations, values in list(series(metrics, score).values())[:1]:
+            times = [minutes * (iteration + 1) / last for iteration in iterations]
+            text = f"{label}, {values[-1]:.1f}"
+            # A run has the same colour in every diagram.
+            axes.plot(times, values, f"C{number}", marker="o", markersize=4, label=text)
+    axes.set_xlabel("minutes of training")
+    axes.set_ylabel(f"{SCORES[score]} on the evaluation set, %")
+    axes.set_ylim(0, 100)
+    axes.legend(fontsize=8)
 
 
 def _scores(metrics: list[dict]) -> list[tuple[str, tuple[list[int], list[float]]]]:

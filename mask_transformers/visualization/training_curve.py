@@ -9,8 +9,14 @@ from matplotlib.figure import Figure
 from ..output_files import write_atomically
 
 LOSS = "total_loss"
-# The main score of each task, as a suffix: several data sets put their names before it.
-SCORES = ("panoptic_seg/PQ", "segm/AP", "sem_seg/mIoU", "bbox/AP")
+# The main score of each task, as a suffix (several data sets put their names before it), and what
+# it is called in tables and pictures.
+SCORES = {
+    "panoptic_seg/PQ": "PQ",
+    "segm/AP": "mask AP",
+    "bbox/AP": "box AP",
+    "sem_seg/mIoU": "mIoU",
+}
 
 
 def read_metrics(run: Path) -> list[dict]:
@@ -77,5 +83,4 @@ def plot_metrics(run: Path, path: Path) -> None:
 
 def _label(name: str) -> str:
     *dataset, task, score = name.split("/")
-    short = {"panoptic_seg": "", "segm": "mask ", "sem_seg": "semantic ", "bbox": "box "}[task]
-    return f"{short}{score}" + (f" ({'/'.join(dataset)})" if dataset else "")
+    return SCORES[f"{task}/{score}"] + (f" ({'/'.join(dataset)})" if dataset else "")

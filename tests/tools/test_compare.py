@@ -1,7 +1,9 @@
 import json
 import sys
+from pathlib import Path
 
 import pytest
+from detectron2.modeling import build_model
 
 
 @pytest.fixture
@@ -13,7 +15,7 @@ def tool(load_tool):
 def run(tool, monkeypatch, tmp_path):
     """Function (exit codes) → exit code and the command lines of the trainings, which are faked."""
 
-    def call(codes):
+    def call(codes, comparison="camvid"):
         commands = []
 
         class Done:
@@ -33,7 +35,7 @@ def run(tool, monkeypatch, tmp_path):
             return Done(code)
 
         monkeypatch.setattr(tool.subprocess, "run", fake)
-        arguments = ["compare.py", "camvid", "--data", "somewhere", "--minutes", "2"]
+        arguments = ["compare.py", comparison, "--data", "somewhere", "--minutes", "2"]
         arguments += ["--output", str(tmp_path / "out"), "--options", "SOLVER.BASE_LR", "0.5"]
         monkeypatch.setattr(sys, "argv", arguments)
         return tool.main(), commands
@@ -65,6 +67,7 @@ def test_all_runs_get_the_same_budget_and_an_interruption_is_continued(run, tmp_
     for words in commands:
         assert words[words.index("SOLVER.MAX_MINUTES") + 1] == "2.0"
         assert words[words.index("--data") + 1] == "somewhere"
+        assert words[words.index("--data-task") + 1] == "semantic"
         assert words[-2:] == ["SOLVER.BASE_LR", "0.5"]
     table = (tmp_path / "out/table.md").read_text()
     assert "| PerPixelBaseline+ | 4 | 12.0 |" in table
@@ -77,6 +80,26 @@ def test_runs_of_another_budget_are_not_mixed(run, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run([0, 0, 0, 0])
     assert "maskformer was trained for 5.0 minutes" in capsys.readouterr().err
+
+
+def test_boxes_are_scored_beside_masks(run):
+    code, commands = run([0, 0], "pennfudan")
+    assert code == 0
+    for words in commands:
+        # The folder holds panoptic annotations too, which would be preferred.
+        assert words[words.index("--data-task") + 1] == "instance"
+        tasks = words[words.index("MODEL.MASK_TRANSFORMER.TEST.TASKS") + 1]
+        assert json.loads(tasks) == ["instance", "box"]
+
+
+def test_every_run_of_the_shapes_computes_boxes(tool, tiny_config):
+    for run in tool.COMPARISONS["shapes"]:
+        model = build_model(tiny_config(Path(run.config).name, dict(pairs(run.options))))
+        assert set(model.tasks) >= {"panoptic", "instance", "box"}
+
+
+def pairs(words):
+    return zip(words[::2], words[1::2], strict=True)
 
 
 def test_every_run_is_a_config_that_exists(tool):

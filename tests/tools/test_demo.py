@@ -165,12 +165,12 @@ def test_the_command_line_is_checked(run, capsys):
     assert "come after --opts: MODEL.WEIGHTS" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("task", ["panoptic", "instance", "semantic"])
+@pytest.mark.parametrize("task", ["panoptic", "instance", "semantic", "box"])
 def test_one_task(run, photo, tmp_path, task):
     assert run("--input", photo, "--task", task, "--save-raw") == 0
     written = {p.name for p in (tmp_path / "out" / "raw").iterdir()}
-    expected = {"panoptic": {"panoptic", "panoptic.json"}, "instance": {"instances.json"}}
-    assert written == expected.get(task, {"semantic"})
+    expected = {"panoptic": {"panoptic", "panoptic.json"}, "semantic": {"semantic"}}
+    assert written == expected.get(task, {"instances.json"})
 
 
 def test_raw_results_are_in_coco_format(run, photo, tmp_path):

@@ -70,6 +70,14 @@ def test_the_summary_leaves_out_what_was_not_evaluated(load_tool):
     assert line.startswith("PQ 50.0 after 1 minutes, 9 iterations.")
 
 
+def test_box_ap_is_told_from_mask_ap(load_tool):
+    make_demo = load_tool("make_demo")
+    scores = make_demo.summary({"segm": {"AP": 20.0}, "bbox": {"AP": 30.0}}, [])
+    assert (scores["AP"], scores["box_AP"]) == (20.0, 30.0)
+    line = make_demo.final_line({**scores, "training_minutes": 1, "iterations": 9}, Path("demo"))
+    assert line.startswith("AP 20.0, box AP 30.0 after")
+
+
 def test_minutes_must_be_positive(load_tool):
     with pytest.raises(SystemExit):
         load_tool("make_demo").parse_arguments(["--minutes", "0"])

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from matplotlib.figure import Figure
 
 from mask_transformers.visualization.comparison import comparison_table, plot_comparison
 
@@ -33,9 +34,33 @@ def test_the_table_has_the_last_scores(runs):
     ]
 
 
-def test_curves_are_drawn(runs, tmp_path):
+def test_box_ap_is_told_from_mask_ap(tmp_path):
+    scores = {"bbox/AP": 30.0, "segm/AP": 20.0}
+    (tmp_path / "metrics.json").write_text(json.dumps({"iteration": 9, **scores}))
+    header, _, row = comparison_table({"A": tmp_path}).splitlines()
+    assert header == "| system | iterations | mask AP | box AP |"
+    assert row == "| A | 10 | 20.0 | 30.0 |"
+
+
+def test_every_score_has_its_diagram(runs, tmp_path, monkeypatch):
+    drawn = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda f, p: drawn.append(f) or save(f, p))
     plot_comparison(runs, tmp_path / "curves.png", minutes=10)
     assert (tmp_path / "curves.png").stat().st_size > 1000
+    panoptic, semantic = drawn[0].axes
+    assert panoptic.get_ylabel() == "PQ on the evaluation set, %"
+    assert [line.get_label() for line in panoptic.lines] == ["A, 31.0"]
+    assert semantic.get_ylabel() == "mIoU on the evaluation set, %"
+    assert [line.get_label() for line in semantic.lines] == ["A, 44.4", "B+, 50.0"]
+    assert list(semantic.lines[0].get_xdata()) == [5, 10]
+    assert panoptic.lines[0].get_color() == semantic.lines[0].get_color()
+
+
+def test_runs_without_scores_give_an_empty_picture(tmp_path):
+    (tmp_path / "metrics.json").write_text('{"iteration": 9, "total_loss": 1.0}')
+    plot_comparison({"A": tmp_path}, tmp_path / "curves.png", minutes=10)
+    assert (tmp_path / "curves.png").is_file()
 
 
 def test_a_run_that_is_not_there_is_named(runs, tmp_path):

@@ -2,12 +2,17 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import Metadata
-from detectron2.structures import BoxMode, Instances
+from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 
 from mask_transformers.visualization import draw_ground_truth, draw_prediction, side_by_side
 from mask_transformers.visualization.overlay import READABLE_SIDE, class_color, complete_metadata
-from mask_transformers.visualization.results import draw_instances, draw_panoptic, draw_semantic
+from mask_transformers.visualization.results import (
+    draw_boxes,
+    draw_instances,
+    draw_panoptic,
+    draw_semantic,
+)
 
 SIZE = (READABLE_SIDE, 200)  # large enough not to be enlarged
 GREY = 128
@@ -34,6 +39,15 @@ def metadata():
 def instances(masks, scores, classes):
     result = Instances(SIZE)
     result.pred_masks = torch.as_tensor(masks)
+    result.scores = torch.tensor(scores)
+    result.pred_classes = torch.tensor(classes, dtype=torch.int64)
+    return result
+
+
+def detections(boxes, scores, classes, size=SIZE):
+    """What a detector without masks returns; boxes are x0, y0, x1, y1."""
+    result = Instances(size)
+    result.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
     result.scores = torch.tensor(scores)
     result.pred_classes = torch.tensor(classes, dtype=torch.int64)
     return result
@@ -78,6 +92,51 @@ def test_instances_below_the_threshold_are_left_out(image, metadata):
     assert touched(draw_prediction(image, output, metadata, score_threshold=0.3))[240, 15]
 
 
+def assert_frame(drawn, left, top, right, bottom):
+    """A line all around the box and nothing inside, but for a name at a corner."""
+    seen = touched(drawn)
+    middle_x, middle_y = (left + right) // 2, (top + bottom) // 2
+    for x in (left, right):
+        assert seen[middle_y, x - 3 : x + 3].any()
+    for y in (top, bottom):
+        assert seen[y - 3 : y + 3, middle_x + 20].any()
+    assert not seen[middle_y : bottom - 5, left + 5 : right - 5].any()
+    assert not seen[bottom + 40 :].any()
+
+
+def test_instances_without_masks_are_drawn_by_their_boxes(image, metadata):
+    boxes = [[20.0, 60.0, 180.0, 150.0], [20.0, 210.0, 180.0, 300.0]]
+    output = {"instances": detections(boxes, [0.9, 0.4], [1, 0])}
+    drawn = draw_prediction(image, output, metadata)
+    assert_frame(drawn, 20, 60, 180, 150)
+    red, green, blue = drawn[100, 180].astype(int)
+    assert green > max(red, blue), "a dog is green"
+    np.testing.assert_array_equal(draw_prediction(image, output, metadata, "box"), drawn)
+    assert touched(draw_prediction(image, output, metadata, score_threshold=0.3))[200:].any()
+
+
+def test_boxes_are_drawn_alone_where_they_are_asked_for(image, metadata):
+    found = instances([box_mask(60, 150, 20, 180)], [0.9], [0])
+    found.pred_boxes = Boxes(torch.tensor([[20.0, 60.0, 180.0, 150.0]]))
+    output = {"instances": found}
+    assert_frame(draw_prediction(image, output, metadata, "box"), 20, 60, 180, 150)
+    assert touched(draw_prediction(image, output, metadata))[60:150, 20:180].all()
+
+
+def test_boxes_are_enlarged_with_the_image():
+    small = np.full((READABLE_SIDE // 4, READABLE_SIDE // 4, 3), GREY, np.uint8)
+    drawn = draw_boxes(small, [[10, 20, 70, 60]], [0])
+    assert drawn.shape == (READABLE_SIDE, READABLE_SIDE, 3)
+    assert_frame(drawn, 40, 80, 280, 240)
+
+
+def test_boxes_are_cut_to_the_image(image):
+    """Lines outside would not be seen, and names would be lost with them."""
+    inside = draw_boxes(image, [[0, 40, 100, SIZE[0]]], [0])
+    beyond = draw_boxes(image, [[-500, 40, 100, 2000]], [0])
+    np.testing.assert_array_equal(inside, beyond)
+
+
 def test_a_hole_in_an_instance_stays_a_hole(image):
     rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
     radius = np.hypot(rows - 150, columns - 100)
@@ -119,6 +178,7 @@ def test_images_of_any_size(size):
         draw_panoptic(image, whole, segments),
         draw_semantic(image, whole),
         draw_instances(image, whole[None].astype(np.uint8), [0]),
+        draw_boxes(image, [[0, 0, size[1], size[0]]], [0]),
     ):
         assert max(drawn.shape) >= READABLE_SIDE
         assert drawn.shape[0] / size[0] == drawn.shape[1] / size[1]
@@ -132,6 +192,12 @@ def test_nothing_found_gives_the_image(image, metadata):
     }
     for task in ("panoptic", "instance"):
         np.testing.assert_array_equal(draw_prediction(image, empty, metadata, task), image)
+    nothing = {"instances": detections([], [], [])}
+    np.testing.assert_array_equal(draw_prediction(image, nothing, metadata), image)
+    record = {"file_name": "some.png", "annotations": []}
+    for task in ("auto", "instance", "box"):
+        truth = draw_ground_truth(record, metadata, task, image)
+        np.testing.assert_array_equal(truth, image)
 
 
 def test_hundreds_of_instances(image):
@@ -182,6 +248,49 @@ def test_ground_truth_of_records(tmp_path, image, metadata):
         drawn = draw_ground_truth({**record, **kind}, metadata)
         assert drawn[60, 60, 1] > drawn[60, 60, 0], "a dog is green"
         assert not touched(drawn)[200:].any()
+
+
+@pytest.mark.parametrize("mode", [BoxMode.XYWH_ABS, BoxMode.XYXY_ABS])
+@pytest.mark.parametrize("segmentation", [{}, {"segmentation": None}, {"segmentation": []}])
+def test_annotations_without_masks_are_drawn_by_their_boxes(image, metadata, mode, segmentation):
+    box = [20, 60, 160, 90] if mode == BoxMode.XYWH_ABS else [20, 60, 180, 150]
+    annotation = {"category_id": 1, "bbox": box, "bbox_mode": mode, **segmentation}
+    record = {"file_name": "some.png", "annotations": [annotation]}
+    drawn = draw_ground_truth(record, metadata, image=image)
+    assert_frame(drawn, 20, 60, 180, 150)
+    np.testing.assert_array_equal(draw_ground_truth(record, metadata, "box", image), drawn)
+
+
+def test_boxes_of_annotations_with_masks(image, metadata):
+    annotation = {"category_id": 1, "bbox": [20, 60, 160, 90], "bbox_mode": BoxMode.XYWH_ABS}
+    bitmap = box_mask(60, 150, 20, 180).astype(np.uint8)
+    record = {"file_name": "a", "annotations": [{**annotation, "segmentation": bitmap}]}
+    assert_frame(draw_ground_truth(record, metadata, "box", image), 20, 60, 180, 150)
+    assert touched(draw_ground_truth(record, metadata, image=image))[60:150, 20:180].all()
+    # One box without a mask would be missing in a picture of masks.
+    record["annotations"].append({**annotation, "bbox": [20, 200, 160, 90]})
+    drawn = draw_ground_truth(record, metadata, image=image)
+    assert_frame(drawn, 20, 200, 180, 290)
+
+
+def test_wrong_boxes_are_named(image, metadata):
+    output = {"instances": detections([[0, 0, 9, 9]], [0.9], [0])}
+    with pytest.raises(ValueError, match=r"no instances with masks, needed to draw .*'instance'"):
+        draw_prediction(image, output, metadata, "instance")
+    masks = {"instances": instances([box_mask(0, 9, 0, 9)], [0.9], [0])}
+    with pytest.raises(ValueError, match="no instances, needed to draw the task 'box'"):
+        draw_prediction(image, masks, metadata, "box")
+    other = {"instances": detections([[0, 0, 9, 9]], [0.9], [0], size=(5, 5))}
+    with pytest.raises(ValueError, match=r"\(5, 5\)"):
+        draw_prediction(image, other, metadata)
+    box = {"category_id": 0, "bbox": [0, 0, 9, 9], "bbox_mode": BoxMode.XYXY_ABS}
+    record = {"file_name": "some.png", "annotations": [box]}
+    with pytest.raises(ValueError, match=r"some\.png has no annotations with masks"):
+        draw_ground_truth(record, metadata, "instance", image)
+    for wrong in ({"bbox": None}, {"bbox_mode": BoxMode.XYXY_REL}):
+        record = {"file_name": "some.png", "annotations": [{**box, **wrong}]}
+        with pytest.raises(ValueError, match=r"annotation of some\.png has .*bbox"):
+            draw_ground_truth(record, metadata, image=image)
 
 
 def test_wrong_arguments_are_named(image, metadata):

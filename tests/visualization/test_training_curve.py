@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from mask_transformers.visualization.training_curve import plot_metrics, read_metrics, series
@@ -32,6 +33,20 @@ def test_the_picture_is_drawn(tmp_path):
     picture = np.asarray(Image.open(tmp_path / "a" / "curve.png").convert("RGB"))
     assert picture.std() > 5
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["curve.png"], "no temporary file"
+
+
+def test_scores_have_different_names(tmp_path, monkeypatch):
+    drawn = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda f, p: drawn.append(f) or save(f, p))
+    scores = {"segm/AP": 20.0, "bbox/AP": 30.0, "val/bbox/AP": 40.0}
+    plot_metrics(run_with(tmp_path, {"iteration": 9, **scores}), tmp_path / "curve.png")
+    (scale,) = [axes for axes in drawn[0].axes if "score" in axes.get_ylabel()]
+    assert [line.get_label() for line in scale.lines] == [
+        "mask AP, at last 20.0",
+        "box AP, at last 30.0",
+        "box AP (val), at last 40.0",
+    ]
 
 
 def test_an_interrupted_last_line_is_left_out(tmp_path):
