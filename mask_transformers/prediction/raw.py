@@ -97,33 +97,31 @@ class RawResults:
         )
 
     def _coco_results(self, instances: Instances, image_id: Any) -> list[dict]:
-        places = _masks_of(instances) if instances.has("pred_masks") else _boxes_of(instances)
-        return [
+        results = [
             {
                 "image_id": image_id,
                 "category_id": self._category(int(instances.pred_classes[k])),
                 "score": float(instances.scores[k]),
-                **place,
+                "bbox": box,
             }
-            for k, place in enumerate(places)
+            for k, box in enumerate(_boxes_of(instances))
         ]
+        if instances.has("pred_masks"):
+            for result, mask in zip(results, instances.pred_masks.numpy(), strict=True):
+                result["segmentation"] = _run_lengths(mask)
+        return results
 
 
-def _masks_of(instances: Instances) -> list[dict]:
-    """COCO's ``bbox`` and ``segmentation`` of each mask."""
-    places = []
-    for mask in instances.pred_masks.numpy().astype(np.uint8):
-        code = coco_mask.encode(np.asfortranarray(mask))
-        segmentation = {"size": code["size"], "counts": code["counts"].decode()}
-        places.append({"bbox": mask_box(mask), "segmentation": segmentation})
-    return places
-
-
-def _boxes_of(instances: Instances) -> list[dict]:
-    """COCO's ``bbox`` (x, y, width, height) of what each predicted box has in the image."""
+def _boxes_of(instances: Instances) -> list[list[float]]:
+    """COCO's x, y, width and height of what each predicted box has in the image."""
     boxes = clip_boxes(instances.pred_boxes.tensor.numpy(), instances.image_size)
-    boxes = BoxMode.convert(boxes, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
-    return [{"bbox": box} for box in boxes.tolist()]
+    return BoxMode.convert(boxes, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS).tolist()
+
+
+def _run_lengths(mask: np.ndarray) -> dict:
+    """COCO's ``segmentation`` of a mask (H, W)."""
+    code = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": code["size"], "counts": code["counts"].decode()}
 
 
 def _dataset_ids(metadata) -> dict[int, int]:

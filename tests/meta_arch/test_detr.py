@@ -152,3 +152,12 @@ def test_masks_that_are_missing_name_the_image(tiny_model, make_record):
     with pytest.raises(KeyError, match=r"some/image\.png have no 'gt_masks'"):
         tiny_model(MASKS)([record])
     tiny_model(BOXES)([record])
+
+
+@pytest.mark.parametrize("name", ["detr_R50_coco", "detr_R50_coco_panoptic"])
+def test_outputs_are_those_of_the_official_model(reference, difference, name):
+    outputs, golden = reference(name)
+    assert difference(outputs["pred_logits"][0], golden["logits"]) < 1e-5
+    assert difference(outputs["pred_boxes"][0], golden["boxes"]) < 1e-5
+    if "masks" in golden:
+        assert difference(outputs["pred_masks"][0, :, ::4, ::4], golden["masks"]) < 1e-5

@@ -1,8 +1,5 @@
-import numpy as np
 import pytest
 import torch
-
-from mask_transformers import model_zoo
 
 COCO = "mask2former_R50_coco_panoptic"
 TASKS = "MODEL.MASK_TRANSFORMER.TEST.TASKS"
@@ -220,38 +217,11 @@ def test_panoptic_models_give_instances_of_things_only(tiny_model, make_record):
     assert set(result["instances"].pred_classes.tolist()) <= {4, 5}
 
 
-def test_outputs_are_those_of_the_official_model(shared):
-    from mask_transformers.checkpoint import load_official_state_dict
-
-    fill = _module(shared / "parity/fill.py")
-    model = model_zoo.build(COCO)
-    state = fill.pytorch_checkpoint(shared / f"parity/manifests/{COCO}.tsv")
-    report = load_official_state_dict(model, state)
-    assert (report.missing, report.unexpected, report.mismatched) == ([], [], [])
-    image = (fill.image() - _channels(123.675, 116.28, 103.53)) / _channels(58.395, 57.12, 57.375)
-    with torch.no_grad():
-        outputs = model.raw_outputs(image[None])
-    golden = np.load(shared / f"parity/golden/{COCO}.npz")
+def test_outputs_are_those_of_the_official_model(reference, difference):
+    outputs, golden = reference(COCO)
     auxiliary = [layer["pred_logits"][0].mean(0) for layer in outputs["aux_outputs"]]
     # A pixel on the threshold of an attention mask falls on either side by rounding: one that does
     # moves these by 1e-5, with another count of threads or another layout in memory.
-    assert _difference(outputs["pred_logits"][0], golden["logits"]) < 1e-4
-    assert _difference(outputs["pred_masks"][0, :, ::4, ::4], golden["masks"]) < 1e-4
-    assert _difference(torch.stack(auxiliary), golden["aux_logits"]) < 1e-5
-
-
-def _channels(*values):
-    return torch.tensor(values).view(3, 1, 1)
-
-
-def _difference(found, expected):
-    return np.linalg.norm(found.numpy() - expected) / np.linalg.norm(expected - expected.mean())
-
-
-def _module(path):
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    assert difference(outputs["pred_logits"][0], golden["logits"]) < 1e-4
+    assert difference(outputs["pred_masks"][0, :, ::4, ::4], golden["masks"]) < 1e-4
+    assert difference(torch.stack(auxiliary), golden["aux_logits"]) < 1e-5

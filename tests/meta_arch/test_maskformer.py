@@ -1,11 +1,5 @@
-import importlib.util
-
-import numpy as np
 import pytest
 import torch
-
-from mask_transformers import model_zoo
-from mask_transformers.checkpoint import load_official_state_dict
 
 COCO = "maskformer_R50_coco_panoptic"
 ADE = "maskformer_R50_ade20k_semantic"
@@ -75,26 +69,9 @@ def test_matchers_that_are_not_there(tiny_model, matcher):
         tiny_model("mask2former_R50_coco_panoptic", {NODE + "MATCHER": matcher})
 
 
-def test_outputs_are_those_of_the_official_model(shared):
-    model, fill = model_zoo.build(COCO), _fill(shared)
-    state = fill.pytorch_checkpoint(shared / f"parity/manifests/{COCO}.tsv")
-    load_official_state_dict(model, state)
-    image = torch.from_numpy(np.ascontiguousarray(fill.image())).float()
-    with torch.no_grad():
-        found = model.raw_outputs(((image - model.pixel_mean) / model.pixel_std)[None])
-    golden = np.load(shared / f"parity/golden/{COCO}.npz")
+def test_outputs_are_those_of_the_official_model(reference, difference):
+    found, golden = reference(COCO)
     auxiliary = torch.stack([layer["pred_logits"][0].mean(0) for layer in found["aux_outputs"]])
-    assert _difference(found["pred_logits"][0], golden["logits"]) < 1e-5
-    assert _difference(found["pred_masks"][0, :, ::4, ::4], golden["masks"]) < 1e-5
-    assert _difference(auxiliary, golden["aux_logits"]) < 1e-5
-
-
-def _fill(shared):
-    spec = importlib.util.spec_from_file_location("fill", shared / "parity/fill.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _difference(found, golden):
-    return np.linalg.norm(found.numpy() - golden) / np.linalg.norm(golden - golden.mean())
+    assert difference(found["pred_logits"][0], golden["logits"]) < 1e-5
+    assert difference(found["pred_masks"][0, :, ::4, ::4], golden["masks"]) < 1e-5
+    assert difference(auxiliary, golden["aux_logits"]) < 1e-5
