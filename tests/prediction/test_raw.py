@@ -44,12 +44,12 @@ def test_predicted_boxes_are_cut_to_the_image(raw, tmp_path):
     assert [entry["bbox"] for entry in found[1:]] == [[0, 0, 30, 5], [30, 2, 0, 2]]
 
 
-def test_masks_come_with_their_own_boxes(raw, tmp_path):
-    instances = detections([0.0, 0.0, 1.0, 1.0])
+def test_masks_come_with_the_predicted_boxes(raw, tmp_path):
+    instances = detections([9.5, 4.0, 12.0, 9.0])
     instances.pred_masks = torch.zeros(1, *SIZE, dtype=torch.bool)
     instances.pred_masks[0, 4:9, 10:12] = True
     (entry,) = written(raw, tmp_path, "a.png", instances)
-    assert entry["bbox"] == [10, 4, 2, 5]
+    assert entry["bbox"] == [9.5, 4, 2.5, 5]
     assert entry["image_id"] == "a"
     assert (coco_mask.decode(entry["segmentation"]) == instances.pred_masks[0].numpy()).all()
 

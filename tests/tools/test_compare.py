@@ -94,8 +94,10 @@ def test_boxes_are_scored_beside_masks(run):
 
 def test_every_run_of_the_shapes_computes_boxes(tool, tiny_config):
     for run in tool.COMPARISONS["shapes"]:
-        model = build_model(tiny_config(Path(run.config).name, dict(pairs(run.options))))
-        assert set(model.tasks) >= {"panoptic", "instance", "box"}
+        cfg = tiny_config(Path(run.config).name, dict(pairs(run.options)))
+        tasks = cfg.MODEL.MASK_TRANSFORMER.TEST.TASKS
+        assert set(tasks) >= {"panoptic", "instance", "box"}
+        build_model(cfg)  # which refuses what a system cannot do
 
 
 def pairs(words):
