@@ -4,7 +4,7 @@ import math
 
 from detectron2.config import CfgNode
 
-from .data.metadata import class_count, metadata_of
+from .data.metadata import class_count, class_ids_of, metadata_of
 
 ROOT = "MODEL.MASK_TRANSFORMER"
 TASKS = ("panoptic", "instance", "semantic", "box")
@@ -96,9 +96,22 @@ def _check_pixels(mean: list[float], std: list[float]) -> None:
 
 def _check_classes(cfg: CfgNode) -> None:
     metadata = metadata_of(cfg)
-    known = class_count(metadata) if metadata else 0
     wanted = cfg.MODEL.MASK_TRANSFORMER.NUM_CLASSES
+    ids = class_ids_of(cfg)
+    if ids is not None:
+        _check_class_ids(ids, wanted, metadata.name)
+        return
+    known = class_count(metadata) if metadata else 0
     if known and known != wanted:
         raise ValueError(
             f"{ROOT}.NUM_CLASSES is {wanted}, but data set {metadata.name!r} has {known} classes"
+        )
+
+
+def _check_class_ids(ids: list[int], count: int, dataset: str) -> None:
+    outside = [i for i in ids if not 0 <= i < count]
+    if outside:
+        raise ValueError(
+            f'{ROOT}.NUM_CLASSES is {count}, but with {ROOT}.CLASS_IDS "dataset" it must be more '
+            f"than every category id of data set {dataset!r}, such as {max(outside)}"
         )

@@ -24,6 +24,7 @@ class Published:
 
 
 _MASK2FORMER = "https://dl.fbaipublicfiles.com/maskformer/mask2former/"
+_DETR = "https://dl.fbaipublicfiles.com/detr/"
 
 PUBLISHED = {
     "mask2former_R50_coco_panoptic": Published(
@@ -67,6 +68,15 @@ PUBLISHED = {
         "mIoU",
         47.2,
     ),
+    "detr_R50_coco": Published(_DETR + "detr-r50-e632da11.pth", "box AP", 42.0),
+    "detr_R50_dc5_coco": Published(_DETR + "detr-r50-dc5-f0fb7ef5.pth", "box AP", 43.3),
+    "detr_R101_coco": Published(_DETR + "detr-r101-2c7b67e5.pth", "box AP", 43.5),
+    "detr_R101_dc5_coco": Published(_DETR + "detr-r101-dc5-a2e86def.pth", "box AP", 44.9),
+    "detr_R50_coco_panoptic": Published(_DETR + "detr-r50-panoptic-00ce5173.pth", "PQ", 43.4),
+    "detr_R50_dc5_coco_panoptic": Published(
+        _DETR + "detr-r50-dc5-panoptic-da08f1b1.pth", "PQ", 44.6
+    ),
+    "detr_R101_coco_panoptic": Published(_DETR + "detr-r101-panoptic-40021d53.pth", "PQ", 45.1),
 }
 
 

@@ -68,6 +68,7 @@ def test_a_value_of_another_type_is_refused():
     [
         (f"{ROOT}.NUM_CLASSES", 0, rf"{ROOT}\.NUM_CLASSES must be at least 1, not 0"),
         (f"{ROOT}.QUERIES", 0, r"\.QUERIES must"),
+        (f"{ROOT}.CLASS_IDS", "gaps", r"\.CLASS_IDS is 'gaps'; choose one of"),
         (f"{ROOT}.MASK_DIM", -1, r"\.MASK_DIM must"),
         (f"{ROOT}.SIZE_DIVISIBILITY", -32, r"\.SIZE_DIVISIBILITY must"),
         (f"{ROOT}.HIDDEN_DIM", 100, r"\.HIDDEN_DIM 100 is not a multiple of .*HEADS 8"),
@@ -106,6 +107,13 @@ def test_a_number_of_classes_that_is_not_that_of_the_data(tiny_model):
         ValueError, match=r"NUM_CLASSES is 5, but data set 'coco_2017_val_panoptic'"
     ):
         tiny_model(keys={key: 5, "DATASETS.TEST": ("coco_2017_val_panoptic",)})
+
+
+def test_category_ids_that_are_no_classes(tiny_model):
+    keys = {f"{ROOT}.CLASS_IDS": "dataset", "DATASETS.TEST": ("coco_2017_val_panoptic",)}
+    with pytest.raises(ValueError, match=r"NUM_CLASSES is 200, .*'coco_2017_val_panoptic'.* 200$"):
+        tiny_model(keys={**keys, f"{ROOT}.NUM_CLASSES": 200})
+    assert tiny_model(keys={**keys, f"{ROOT}.NUM_CLASSES": 201})
 
 
 def test_docs_config_md_is_up_to_date(writer):

@@ -7,6 +7,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from mask_transformers import add_mask_transformer_config, model_zoo
 from mask_transformers.data.metadata import class_count
 from mask_transformers.engine.config_file import merge_config_file
+from mask_transformers.engine.optimizer import parameter_groups
 
 M, F = "mask2former", "maskformer"
 SWINS = ("swin_tiny", "swin_small", "swin_base", "swin_base_in21k", "swin_large")
@@ -84,7 +85,44 @@ def test_recipes(name):
     assert (1.0 if swin_of_maskformer else 0.1) == cfg.SOLVER.BACKBONE_MULTIPLIER
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Depth, dilated, with masks.
+DETR = {
+    "detr_R50_coco": (50, False, False),
+    "detr_R50_dc5_coco": (50, True, False),
+    "detr_R101_coco": (101, False, False),
+    "detr_R101_dc5_coco": (101, True, False),
+    "detr_R50_coco_panoptic": (50, False, True),
+    "detr_R50_dc5_coco_panoptic": (50, True, True),
+    "detr_R101_coco_panoptic": (101, False, True),
+}
+
+
+@pytest.mark.parametrize("name", DETR)
+def test_recipes_of_detr(name):
+    cfg = model_zoo.get_config(name)
+    depth, dilated, with_masks = DETR[name]
+    node, solver = cfg.MODEL.MASK_TRANSFORMER, cfg.SOLVER
+    assert depth == cfg.MODEL.RESNETS.DEPTH
+    assert dilated == (cfg.MODEL.BACKBONE.NAME == "build_dilated_resnet_backbone")
+    assert with_masks == node.MASK_HEAD.ENABLED == node.MASK_HEAD.FREEZE_DETECTOR
+    assert (250 if with_masks else 91) == node.NUM_CLASSES
+    assert ("" if with_masks else f"R-{depth}.pkl") == cfg.MODEL.WEIGHTS.rsplit("/", 1)[-1]
+    end = "_panoptic" if with_masks else ""
+    assert (f"coco_2017_train{end}",) == cfg.DATASETS.TRAIN
+    assert (f"coco_2017_val{end}",) == cfg.DATASETS.TEST
+    epoch = 118287 // solver.IMS_PER_BATCH
+    epochs = (25, 15) if with_masks else (500, 400)
+    assert (solver.MAX_ITER, *solver.STEPS) == tuple(epoch * count for count in epochs)
+
+
+def test_detr_decays_every_weight(tiny_config, tiny_model):
+    cfg = tiny_config("detr_R50_coco")
+    groups = parameter_groups(cfg, tiny_model("detr_R50_coco"))
+    rates = {(round(group["lr"], 9), group["weight_decay"]) for group in groups}
+    assert rates == {(1e-4, 1e-4), (1e-5, 1e-4)}
+
+
+@pytest.mark.parametrize("name", [*NAMES, *DETR])
 def test_the_strict_reader_and_detectron2_agree(name):
     cfg = get_cfg()
     add_mask_transformer_config(cfg)

@@ -2,7 +2,14 @@
 
 import detectron2.projects.deeplab  # noqa: F401  (registers build_resnet_deeplab_backbone)
 
+from .dilated_resnet import build_dilated_resnet_backbone
 from .swin import SwinBackbone, build_swin_backbone
 from .timm import TimmBackbone, build_timm_backbone
 
-__all__ = ["SwinBackbone", "TimmBackbone", "build_swin_backbone", "build_timm_backbone"]
+__all__ = [
+    "SwinBackbone",
+    "TimmBackbone",
+    "build_dilated_resnet_backbone",
+    "build_swin_backbone",
+    "build_timm_backbone",
+]

@@ -41,7 +41,8 @@ class MaskTransformerCheckpointer(DetectionCheckpointer):
         """As in Detectron2, but every failure names the file.
 
         FileNotFoundError: it is missing. ValueError: it cannot be read, a part of it does not fit
-        (the optimizer's state, for example), or it holds no tensor of the model at all.
+        (the optimizer's state, for example), it lacks parameters that are frozen, or it holds no
+        tensor of the model at all.
         """
         if not path:
             return super().load(path, checkpointables)
@@ -74,4 +75,9 @@ class MaskTransformerCheckpointer(DetectionCheckpointer):
         if not before.difference(incompatible.missing_keys):
             found = ", ".join(list(incompatible.unexpected_keys)[:3]) or "nothing"
             raise ValueError(f"no tensor of the model {system} is in it; it holds {found}, ...")
+        frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
+        if lost := sorted(frozen.intersection(incompatible.missing_keys)):
+            raise ValueError(
+                f"it lacks parameters that are not trained: {', '.join(lost[:3])}, ..."
+            )
         return incompatible

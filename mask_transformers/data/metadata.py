@@ -32,5 +32,31 @@ def thing_classes_of(cfg: CfgNode) -> set[int] | None:
 
 
 def class_ids_of(cfg: CfgNode) -> list[int] | None:
-    """STUB"""
-    return None
+    """What the class head calls each class of the data set, in order; None: contiguous ids.
+
+    With ``MODEL.MASK_TRANSFORMER.CLASS_IDS`` "dataset" these are the data set's own category ids.
+    ValueError names the key when the data set does not give one to each of its classes.
+    """
+    if cfg.MODEL.MASK_TRANSFORMER.CLASS_IDS == "contiguous":
+        return None
+    metadata = metadata_of(cfg)
+    ids = dataset_ids(metadata) if metadata else []
+    if not ids:
+        whose = f"data set {metadata.name!r}" if metadata else "none that is registered in DATASETS"
+        raise ValueError(
+            'MODEL.MASK_TRANSFORMER.CLASS_IDS "dataset" needs a data set with a category id for '
+            f"each of its classes 0, 1, ...; found {whose}"
+        )
+    return ids
+
+
+def dataset_ids(metadata) -> list[int]:
+    """The data set's category id of each contiguous class; empty if they are not one to one."""
+    things = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+    stuff = metadata.get("stuff_dataset_id_to_contiguous_id") or {}
+    # Some tables of stuff hold the things too.
+    pairs = sorted(
+        {(contiguous, i) for table in (things, stuff) for i, contiguous in table.items()}
+    )
+    one_to_one = [contiguous for contiguous, _ in pairs] == list(range(len(pairs)))
+    return [i for _, i in pairs] if one_to_one else []

@@ -50,6 +50,7 @@ class Trainer(DefaultTrainer):
         cfg = _without_unsupported_amp(
             self.auto_scale_workers(cfg, comm.get_world_size()), torch.device(cfg.MODEL.DEVICE)
         )
+        _check_frozen(cfg)
         require_folder_of(cfg)
         for name in cfg.DATASETS.TEST:
             fitting_tasks(cfg, name)  # an error now, not after hours
@@ -147,6 +148,13 @@ class Trainer(DefaultTrainer):
 def inference_dir(cfg: CfgNode, dataset_name: str) -> str:
     """Where the results on a data set are written."""
     return os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+
+
+def _check_frozen(cfg: CfgNode) -> None:
+    if cfg.MODEL.MASK_TRANSFORMER.MASK_HEAD.FREEZE_DETECTOR and not cfg.MODEL.WEIGHTS:
+        raise ValueError(
+            "MODEL.MASK_TRANSFORMER.MASK_HEAD.FREEZE_DETECTOR needs MODEL.WEIGHTS of a detector"
+        )
 
 
 def _without_unsupported_amp(cfg: CfgNode, device: torch.device) -> CfgNode:

@@ -182,3 +182,19 @@ def test_a_state_of_another_optimizer_names_the_file(tmp_path):
     checkpointer.checkpointables["optimizer"] = torch.optim.SGD(groups, lr=1.0)
     with pytest.raises(ValueError, match=r"model\.pth cannot be loaded.*parameter groups"):
         checkpointer.load(str(tmp_path / "model.pth"))
+
+
+def test_a_mask_head_is_trained_on_the_detector_of_a_box_checkpoint(tmp_path, tiny_model):
+    key = "MODEL.MASK_TRANSFORMER.MASK_HEAD."
+    boxes = tiny_model("detr_small_shapes_panoptic", {key + "FREEZE_DETECTOR": False})
+    state = boxes.state_dict()
+    detector = {n: v for n, v in state.items() if not n.startswith("mask_head.")}
+    target = tiny_model("detr_small_shapes_panoptic", {key + "FREEZE_DETECTOR": True})
+    torch.save({"model": detector}, tmp_path / "boxes.pth")
+    MaskTransformerCheckpointer(target).load(str(tmp_path / "boxes.pth"))
+    found = target.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in detector.items())
+    del detector["class_embed.bias"]
+    torch.save({"model": detector}, tmp_path / "part.pth")
+    with pytest.raises(ValueError, match=r"part\.pth.*not trained: class_embed\.bias"):
+        MaskTransformerCheckpointer(target).load(str(tmp_path / "part.pth"))

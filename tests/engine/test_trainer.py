@@ -151,3 +151,8 @@ def test_nothing_to_train_on_is_an_error(make):
 def test_tasks_that_do_not_fit_are_refused_before_training(make):
     with pytest.raises(ValueError, match=r"cannot|can be evaluated for"):
         make("MODEL.MASK_TRANSFORMER.TEST.TASKS", ["instance"], "DATASETS.TEST", ("no_such_set",))
+
+
+def test_a_frozen_detector_needs_weights(make):
+    with pytest.raises(ValueError, match=r"FREEZE_DETECTOR needs MODEL\.WEIGHTS"):
+        make("MODEL.MASK_TRANSFORMER.MASK_HEAD.FREEZE_DETECTOR", True)

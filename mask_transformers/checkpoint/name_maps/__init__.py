@@ -3,13 +3,14 @@
 import re
 from collections.abc import Mapping
 
-from . import mask2former, maskformer
+from . import detr, mask2former, maskformer
 
 # Meta-architecture → rules (pattern, replacement), the first match counts; None drops a tensor.
 RULES: dict[str, list[tuple[str, str | None]]] = {
     "Mask2Former": mask2former.RULES,
     "MaskFormer": maskformer.RULES,
     "PerPixelBaseline": maskformer.PER_PIXEL_RULES,
+    "DETR": detr.RULES,
 }
 
 

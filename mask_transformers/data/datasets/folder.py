@@ -44,7 +44,7 @@ def use_folder(cfg: CfgNode, root: str | os.PathLike[str], task: str = "") -> No
     """Register the data below ``root`` and make ``cfg`` train on ``train`` and test on ``val``.
 
     The data sets are called ``<folder>_<task>_train`` and ``_val``. Sets TRAIN, TEST and the keys
-    FOLDER* of DATASETS, INPUT.ANNOTATIONS, and NUM_CLASSES and TEST.TASKS of
+    FOLDER* of DATASETS, INPUT.ANNOTATIONS, and CLASS_IDS, NUM_CLASSES and TEST.TASKS of
     MODEL.MASK_TRANSFORMER; a split that is missing leaves TRAIN or TEST empty.
 
     Args:
@@ -67,6 +67,7 @@ def use_folder(cfg: CfgNode, root: str | os.PathLike[str], task: str = "") -> No
     remember_classes(cfg, metadata)
     node = cfg.MODEL.MASK_TRANSFORMER
     things = cfg.DATASETS.FOLDER_THINGS
+    node.CLASS_IDS = "contiguous"
     node.NUM_CLASSES = len(things) + len(cfg.DATASETS.FOLDER_STUFF)
     node.TEST.TASKS = [r for r in RESULTS[task] if r != "instance" or things]
 
