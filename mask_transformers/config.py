@@ -158,7 +158,7 @@ def _add_dataset_keys(cfg: CN) -> None:
     # Folder of one's own data ("" for none), as set by --data; its data sets are registered again
     # whenever the config is used.
     cfg.DATASETS.FOLDER = ""
-    # What to take from DATASETS.FOLDER: "panoptic", "instance" or "semantic", or "" to find out.
+    # What to take from DATASETS.FOLDER: "panoptic", "instance", "semantic", "box"; "" finds out.
     cfg.DATASETS.FOLDER_TASK = ""
     # Names of the thing classes in DATASETS.FOLDER, in the order of the model's classes, as set by
     # --data: with them a model knows its classes on machines without the data.

@@ -55,6 +55,15 @@ def check_config(cfg: CfgNode) -> None:
     _check_classes(cfg)
 
 
+def check_masks(cfg: CfgNode) -> None:
+    """ValueError where a model that learns masks would be given boxes alone."""
+    if cfg.INPUT.ANNOTATIONS == "box":
+        raise ValueError(
+            f"INPUT.ANNOTATIONS is 'box', but this {cfg.MODEL.META_ARCHITECTURE} learns masks: "
+            "choose 'panoptic', 'instance' or 'semantic'"
+        )
+
+
 def _value(node: CfgNode, key: str) -> float:
     *parents, last = key.split(".")
     for name in parents:

@@ -37,7 +37,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--save-raw", action="store_true", help="also write OUTPUT/raw/")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     parser.add_argument("--data", default="", help="folder of your own data, for its classes")
-    parser.add_argument("--data-task", default="", choices=["panoptic", "instance", "semantic"])
+    parser.add_argument(
+        "--data-task", default="", choices=["panoptic", "instance", "semantic", "box"]
+    )
     parser.add_argument("--grid", type=Path, help="write a grid with ground truth to this file")
     parser.add_argument("--dataset", default="", help="of the grid; default: DATASETS.TEST[0]")
     parser.add_argument("--count", type=int, default=8, help="images of the grid")

@@ -21,7 +21,7 @@ def main() -> int:
     """Inspect both splits; the exit code is 1 if the data cannot be used."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", help="folder in one of the layouts of docs/custom_data.md")
-    parser.add_argument("--task", default="", help="panoptic, instance or semantic")
+    parser.add_argument("--task", default="", help="panoptic, instance, semantic or box")
     parser.add_argument("--check", action="store_true", help="read every file as training would")
     arguments = parser.parse_args()
     cfg = get_cfg()

@@ -26,7 +26,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = default_argument_parser()
     parser.add_argument("--data", default="", metavar="ROOT", help="folder of one's own data")
     parser.add_argument(
-        "--data-task", default="", help="panoptic, instance or semantic; found out if left out"
+        "--data-task", default="", help="panoptic, instance, semantic, box; found out if left out"
     )
     parser.set_defaults(dist_url="auto")
     return parser.parse_args()

@@ -2,18 +2,21 @@
 
 A reader is a function ``(record, size, num_classes, ignore_label) -> annotations`` where ``size``
 is the image's (H, W). The mapper augments ``annotations.label_map`` together with the image, then
-asks ``annotations.targets`` for labels (n,) and masks (n, h, w).
+asks ``annotations.targets`` for the instances to learn: classes and boxes, and masks unless only
+boxes are read.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from .boxes import BoxAnnotations, SegmentBoxes, clip_boxes, parse_box
 from .image_file import check_same_size, read_image_file
 from .instance_masks import InstanceAnnotations, parse_segmentation
 from .label_maps import VOID, LabelMapAnnotations, decode_ids, pack, segment_index
 
-Annotations = LabelMapAnnotations | InstanceAnnotations
+Annotations = LabelMapAnnotations | InstanceAnnotations | BoxAnnotations
 
 
 def read_panoptic(
@@ -80,12 +83,36 @@ def read_instances(
         ValueError: a segmentation is missing or of another size, or a category id is unknown.
     """
     where = record["file_name"]
-    annotations = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
-    for annotation in annotations:
-        _check_class(annotation["category_id"], num_classes, f"an annotation of {where}")
-    labels = np.asarray([a["category_id"] for a in annotations], np.int64)
+    annotations, labels = _objects(record, num_classes)
     shapes = [parse_segmentation(a.get("segmentation"), size, where) for a in annotations]
     return InstanceAnnotations(labels, shapes)
+
+
+def read_boxes(
+    record: dict, size: tuple[int, int], num_classes: int, ignore_label: int
+) -> BoxAnnotations | SegmentBoxes:
+    """Boxes of a COCO instance record, or around the segments of a COCO panoptic record.
+
+    Crowds are left out, and so is what lies outside the image.
+
+    Raises:
+        ValueError: a box is missing or a category id unknown; and as :func:`read_panoptic`.
+    """
+    if "segments_info" in record:
+        segments = read_panoptic(record, size, num_classes, ignore_label)
+        return SegmentBoxes(segments.label_map, segments.labels)
+    annotations, labels = _objects(record, num_classes)
+    boxes = [parse_box(annotation, record["file_name"]) for annotation in annotations]
+    return BoxAnnotations(labels, clip_boxes(np.reshape(boxes, (-1, 4)), size))
+
+
+def _objects(record: dict, num_classes: int) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Annotations of a COCO instance record that are no crowds, and their classes (m,)."""
+    annotations = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
+    for annotation in annotations:
+        where = f"an annotation of {record['file_name']}"
+        _check_class(annotation["category_id"], num_classes, where)
+    return annotations, np.asarray([a["category_id"] for a in annotations], np.int64)
 
 
 Reader = Callable[[dict, tuple[int, int], int, int], Annotations]
@@ -93,26 +120,29 @@ READERS: dict[str, Reader] = {
     "panoptic": read_panoptic,
     "instance": read_instances,
     "semantic": read_semantic,
+    "box": read_boxes,
 }
-# The key that a record must have for each reader.
+# The keys of which a record must have one for each reader.
 RECORD_KEYS = {
-    "panoptic": "segments_info",
-    "instance": "annotations",
-    "semantic": "sem_seg_file_name",
+    "panoptic": ("segments_info",),
+    "instance": ("annotations",),
+    "semantic": ("sem_seg_file_name",),
+    "box": ("annotations", "segments_info"),
 }
 
 
 def read_annotations(
     task: str, record: dict, size: tuple[int, int], num_classes: int, ignore_label: int
 ) -> Annotations:
-    """Annotations of ``record`` for ``task``: "panoptic", "instance" or "semantic".
+    """Annotations of ``record`` for ``task``: "panoptic", "instance", "semantic" or "box".
 
     Raises:
         ValueError: the record has no annotations of this kind, or wrong ones.
     """
-    if RECORD_KEYS[task] not in record:
+    if not any(key in record for key in RECORD_KEYS[task]):
+        keys = " or ".join(map(repr, RECORD_KEYS[task]))
         raise ValueError(
-            f"{record['file_name']}: its record has no {RECORD_KEYS[task]!r}; INPUT.ANNOTATIONS is "
+            f"{record['file_name']}: its record has no {keys}; INPUT.ANNOTATIONS is "
             f"{task!r}, which does not fit this data set"
         )
     return READERS[task](record, size, num_classes, ignore_label)

@@ -4,8 +4,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from detectron2.structures import Instances
 from fvcore.transforms.transform import Transform
 from pycocotools import mask as rle_codec
+
+from .target_instances import mask_instances
 
 # Bitmaps packed into one byte: its eighth bit tells padding, which is 255, from the image.
 BITS = 7
@@ -21,10 +24,8 @@ class InstanceAnnotations:
     shapes: list[Shape] = field(default_factory=list)
     label_map: None = None
 
-    def targets(
-        self, label_map: None, transforms: Transform, size: tuple[int, int]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Labels (n,) and masks (n, h, w) of what the augmented image, ``size`` (h, w), shows."""
+    def targets(self, label_map: None, transforms: Transform, size: tuple[int, int]) -> Instances:
+        """Instances with masks of what the augmented image, ``size`` (h, w), shows."""
         shapes = [shape for shape in self.shapes if isinstance(shape, np.ndarray)]
         bitmaps = iter(transform_bitmaps(shapes, transforms))
         masks = np.zeros((len(self.shapes), *size), dtype=bool)
@@ -33,7 +34,7 @@ class InstanceAnnotations:
                 rasterise(shape, transforms, size) if isinstance(shape, list) else next(bitmaps)
             )
         kept = masks.any(axis=(1, 2))
-        return self.labels[kept], masks[kept]
+        return mask_instances(self.labels[kept], masks[kept])
 
 
 def parse_segmentation(segmentation: object, size: tuple[int, int], where: str) -> Shape:

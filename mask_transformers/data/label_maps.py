@@ -6,8 +6,11 @@ However many segments there are, one map is resized and cropped, by operations t
 from dataclasses import dataclass
 
 import numpy as np
+from detectron2.structures import Instances
 from fvcore.transforms.transform import Transform
 from scipy.ndimage import find_objects
+
+from .target_instances import mask_instances
 
 # Label of pixels without a segment; augmentations must pad label maps with it.
 VOID = 255
@@ -28,17 +31,20 @@ class LabelMapAnnotations:
 
     def targets(
         self, label_map: np.ndarray, transforms: Transform, size: tuple[int, int]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Labels (n,) and masks (n, h, w) of the segments left in the augmented ``label_map``."""
+    ) -> Instances:
+        """Instances with masks of the segments left in the augmented ``label_map``."""
         index = unpack(label_map)  # (h, w)
-        windows = find_objects(
-            index + index.dtype.type(1), len(self.labels)
-        )  # uint8 void wraps to 0
-        kept = [i for i, window in enumerate(windows) if window and self.labels[i] >= 0]
-        masks = np.zeros((len(kept), *index.shape), dtype=bool)
-        for mask, i in zip(masks, kept, strict=True):
-            mask[windows[i]] = index[windows[i]] == i
-        return self.labels[kept], masks
+        windows = self.windows(index)
+        masks = np.zeros((len(windows), *index.shape), dtype=bool)
+        for mask, (i, window) in zip(masks, windows.items(), strict=True):
+            mask[window] = index[window] == i
+        return mask_instances(self.labels[list(windows)], masks)
+
+    def windows(self, index: np.ndarray) -> dict[int, tuple[slice, slice]]:
+        """Rows and columns around each segment to learn from that ``index`` (h, w) shows."""
+        shifted = index + index.dtype.type(1)  # uint8 void wraps to 0
+        found = find_objects(shifted, len(self.labels))
+        return {i: window for i, window in enumerate(found) if window and self.labels[i] >= 0}
 
 
 def decode_ids(rgb: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog, detection_utils
 from detectron2.data import transforms as T
-from detectron2.structures import BitMasks, Boxes, Instances
 
 from .annotations import READERS, read_annotations
 from .augmentations import build_augmentations
@@ -33,7 +32,7 @@ class MaskTransformerMapper:
     ) -> None:
         """Args:
             is_train: whether annotations are read.
-            annotations: "panoptic", "instance" or "semantic".
+            annotations: "panoptic", "instance", "semantic" or "box".
             augmentations: applied to the image and its annotations; must pad label maps with 255.
             num_classes: category ids of the records are in [0, num_classes).
             image_format: channel order of the image.
@@ -72,9 +71,9 @@ class MaskTransformerMapper:
         """Map a record, which is left as it is.
 
         Returns:
-            "image" (3, h, w) uint8 and, in training, "instances" with gt_classes (n,), gt_masks
-            BitMasks (n, h, w) and gt_boxes (n, 4), where n may be 0; "height" and "width" are the
-            original ones.
+            "image" (3, h, w) uint8 and, in training, "instances" with gt_classes (n,), gt_boxes
+            (n, 4) and, unless the annotations are "box", gt_masks BitMasks (n, h, w), where n may
+            be 0; "height" and "width" are the original ones.
 
         Raises:
             FileNotFoundError, ValueError: a file is missing, broken or contradicts another; the
@@ -90,7 +89,7 @@ class MaskTransformerMapper:
         )
         record["image"], label_map, transforms = self._augment(image, annotations.label_map)
         size = tuple(record["image"].shape[-2:])
-        record["instances"] = _instances(*annotations.targets(label_map, transforms, size), size)
+        record["instances"] = annotations.targets(label_map, transforms, size)
         return record
 
     def _augment(self, image: np.ndarray, label_map: np.ndarray | None):
@@ -98,24 +97,6 @@ class MaskTransformerMapper:
         transforms = self.augmentations(augmented)
         tensor = torch.from_numpy(augmented.image.transpose(2, 0, 1).copy())  # (3, h, w)
         return tensor, augmented.sem_seg, transforms
-
-
-def _instances(labels: np.ndarray, masks: np.ndarray, size: tuple[int, int]) -> Instances:
-    instances = Instances(size)
-    instances.gt_classes = torch.from_numpy(labels)
-    instances.gt_masks = BitMasks(torch.from_numpy(masks))
-    instances.gt_boxes = Boxes(mask_boxes(instances.gt_masks.tensor))
-    return instances
-
-
-def mask_boxes(masks: torch.Tensor) -> torch.Tensor:
-    """Boxes (n, 4), x0 y0 x1 y1 with the far edge outside, of non-empty masks (n, h, w) bool."""
-    edges = []
-    for axis in (1, 2):  # the columns, then the rows that a mask touches
-        touched = masks.view(torch.uint8).amax(dim=axis)  # (n, w) or (n, h)
-        length = touched.shape[1]
-        edges += [touched.argmax(dim=1), length - touched.flip(1).argmax(dim=1)]
-    return torch.stack([edges[0], edges[2], edges[1], edges[3]], dim=1).float()
 
 
 def _ignore_label(dataset_names: Sequence[str]) -> int:

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -24,7 +24,10 @@ from ..evaluation.things import ThingEvaluator
 
 logger = logging.getLogger(__name__)
 
-Builder = Callable[[CfgNode, str, str], DatasetEvaluator]
+# Config, data set, output folder and the tasks of TEST.TASKS that fit the data set.
+Builder = Callable[[CfgNode, str, str, Sequence[str]], DatasetEvaluator]
+# Tasks that COCO's evaluation of instances does, by its names for them.
+COCO_TYPES = {"box": "bbox", "instance": "segm"}
 
 
 def build_evaluators(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluators:
@@ -35,9 +38,8 @@ def build_evaluators(cfg: CfgNode, dataset_name: str, output_dir: str) -> Datase
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
     fitting = fitting_tasks(cfg, dataset_name)
     Path(output_dir).mkdir(parents=True, exist_ok=True)
-    return DatasetEvaluators(
-        [_BUILDERS[kind, task](cfg, dataset_name, output_dir) for task in fitting]
-    )
+    builders = dict.fromkeys(_BUILDERS[kind, task] for task in fitting)  # one may do two tasks
+    return DatasetEvaluators([build(cfg, dataset_name, output_dir, fitting) for build in builders])
 
 
 def fitting_tasks(cfg: CfgNode, dataset_name: str) -> list[str]:
@@ -49,8 +51,8 @@ def fitting_tasks(cfg: CfgNode, dataset_name: str) -> list[str]:
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
     tasks = list(cfg.MODEL.MASK_TRANSFORMER.TEST.TASKS)
     fitting = [task for task in tasks if (kind, task) in _BUILDERS]
-    if "instance" in fitting and not _things(dataset_name):
-        fitting.remove("instance")
+    if not _things(dataset_name):
+        fitting = [task for task in fitting if task not in COCO_TYPES]
     if not fitting:
         raise ValueError(
             f"data set {dataset_name!r} of evaluator_type {kind!r} can be evaluated for "
@@ -75,12 +77,16 @@ def _things(dataset_name: str) -> list[dict]:
     ]
 
 
-def _panoptic(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluator:
+def _panoptic(
+    cfg: CfgNode, dataset_name: str, output_dir: str, tasks: Sequence[str]
+) -> DatasetEvaluator:
     return PanopticEvaluator(dataset_name, output_dir)
 
 
-def _panoptic_instances(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluator:
-    """Instance AP on the instance json of a panoptic data set, or else on its things."""
+def _panoptic_instances(
+    cfg: CfgNode, dataset_name: str, output_dir: str, tasks: Sequence[str]
+) -> DatasetEvaluator:
+    """AP on the instance json of a panoptic data set, or else on its things."""
     metadata = MetadataCatalog.get(dataset_name)
     things = _things(dataset_name)
     json_file = metadata.get("json_file")
@@ -96,33 +102,39 @@ def _panoptic_instances(cfg: CfgNode, dataset_name: str, output_dir: str) -> Dat
         thing_classes=[thing["name"] for thing in things],
         thing_dataset_id_to_contiguous_id={t["id"]: i for i, t in enumerate(things)},
     )
-    evaluator = _instances(cfg, view.name, output_dir)
+    evaluator = _instances(cfg, view.name, output_dir, tasks)
     return ThingEvaluator(evaluator, [thing["contiguous_id"] for thing in things])
 
 
-def _instances(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluator:
+def _instances(
+    cfg: CfgNode, dataset_name: str, output_dir: str, tasks: Sequence[str]
+) -> DatasetEvaluator:
+    """AP of boxes, masks or both, of the same instances."""
     # COCO's limit of 100 detections would cap the recall of images with more objects than that.
     limit = max(100, cfg.TEST.DETECTIONS_PER_IMAGE)
     evaluator = COCOEvaluator(
         dataset_name,
-        tasks=("segm",),
+        tasks=tuple(COCO_TYPES[task] for task in tasks if task in COCO_TYPES),
         output_dir=output_dir,
         max_dets_per_image=limit,
         use_fast_impl=False,
     )
-    _number_annotations(evaluator._coco_api)
+    _complete_annotations(evaluator._coco_api)
     return evaluator
 
 
-def _number_annotations(truth: COCO) -> None:
-    """COCO's evaluation takes id 0 for "no match" and merges annotations of the same id."""
+def _complete_annotations(truth: COCO) -> None:
+    """COCO's evaluation takes id 0 for "no match", merges equal ids and wants "iscrowd"."""
     for number, annotation in enumerate(truth.dataset.get("annotations", []), start=1):
         annotation["id"] = number
+        annotation.setdefault("iscrowd", 0)
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
 
 
-def _panoptic_semantics(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluator:
+def _panoptic_semantics(
+    cfg: CfgNode, dataset_name: str, output_dir: str, tasks: Sequence[str]
+) -> DatasetEvaluator:
     """mIoU over all classes, of things too.
 
     The truth is the data set's label images, where it has a folder of them (``sem_seg_root``), else
@@ -150,7 +162,9 @@ def _panoptic_semantics(cfg: CfgNode, dataset_name: str, output_dir: str) -> Dat
     return SemanticEvaluator(view.name, output_dir=output_dir, sem_seg_loading_fn=reader)
 
 
-def _semantics(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluator:
+def _semantics(
+    cfg: CfgNode, dataset_name: str, output_dir: str, tasks: Sequence[str]
+) -> DatasetEvaluator:
     metadata = MetadataCatalog.get(dataset_name)
     reader = label_reader(len(metadata.stuff_classes), metadata.ignore_label)
     return SemanticEvaluator(dataset_name, output_dir=output_dir, sem_seg_loading_fn=reader)
@@ -175,7 +189,10 @@ def _fresh_metadata(name: str):
 _BUILDERS: dict[tuple[str | None, str], Builder] = {
     ("coco_panoptic_seg", "panoptic"): _panoptic,
     ("coco_panoptic_seg", "instance"): _panoptic_instances,
+    ("coco_panoptic_seg", "box"): _panoptic_instances,
     ("coco_panoptic_seg", "semantic"): _panoptic_semantics,
     ("coco", "instance"): _instances,
+    ("coco", "box"): _instances,
+    ("coco_box", "box"): _instances,
     ("sem_seg", "semantic"): _semantics,
 }

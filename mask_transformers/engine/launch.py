@@ -1,8 +1,9 @@
 """Starting one process per GPU, or several on the CPU."""
 
+import contextlib
 import os
-import socket
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.multiprocessing as mp
@@ -23,8 +24,9 @@ def launch(
     """Run ``main(*args)`` in ``num_processes`` processes on each of ``num_machines``.
 
     On "cuda" every process gets a GPU (nccl); on "cpu" they share the cores (gloo). ``dist_url``
-    "auto" finds a free port, on a single machine. ``main`` must be importable, as for any spawned
-    process; a single process calls it directly. ValueError for impossible numbers.
+    "auto" is for a single machine: a free port on "cuda", on "cpu" a temporary file. ``main`` must
+    be importable, as for any spawned process; a single process calls it directly. ValueError for
+    impossible numbers.
     """
     world_size = num_processes * num_machines
     if num_processes < 1 or not 0 <= machine_rank < num_machines:
@@ -37,10 +39,10 @@ def launch(
         _check_gpus(num_processes)
         launch_on_gpus(main, num_processes, num_machines, machine_rank, dist_url, args)
     else:
-        url = _free_url(num_machines) if dist_url == "auto" else dist_url
         first_rank = machine_rank * num_processes
-        arguments = (main, first_rank, num_processes, world_size, url, args)
-        mp.start_processes(_cpu_worker, arguments, nprocs=num_processes, start_method="spawn")
+        with _meeting_place(dist_url, num_machines) as url:
+            arguments = (main, first_rank, num_processes, world_size, url, args)
+            mp.start_processes(_cpu_worker, arguments, nprocs=num_processes, start_method="spawn")
 
 
 def _check_gpus(wanted: int) -> None:
@@ -49,12 +51,19 @@ def _check_gpus(wanted: int) -> None:
         raise ValueError(f"--num-gpus {wanted}, but PyTorch finds {found} GPUs")
 
 
-def _free_url(num_machines: int) -> str:
+@contextlib.contextmanager
+def _meeting_place(dist_url: str, num_machines: int) -> Iterator[str]:
+    """The URL at which the processes find each other; "auto" is a file in a folder of its own.
+
+    A port that is free when it is looked for may be taken when it is used; a new folder is not.
+    """
+    if dist_url != "auto":
+        yield dist_url
+        return
     if num_machines > 1:
         raise ValueError("--dist-url must be given for more than one machine")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    with tempfile.TemporaryDirectory(prefix="mask_transformers_") as folder:
+        yield f"file://{folder}/processes"
 
 
 def _cpu_worker(

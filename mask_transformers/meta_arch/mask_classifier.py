@@ -11,7 +11,7 @@ from detectron2.modeling import Backbone
 from torch import nn
 
 from ..backbones.frozen_norm import fold_frozen_norms
-from ..config_check import check_config
+from ..config_check import check_config, check_masks
 from ..data.metadata import thing_classes_of
 from ..inference.instance import instance_inference, top_instances
 from ..inference.panoptic import confident_queries, panoptic_inference
@@ -62,6 +62,7 @@ class MaskClassifier(MaskTransformer):
     def from_config(cls, cfg: CfgNode) -> dict:
         """Arguments but the criterion; ValueError names the key of a contradictory value."""
         check_config(cfg)
+        check_masks(cfg)
         node = cfg.MODEL.MASK_TRANSFORMER
         parts = pixel_parts(cfg)
         transformer_decoder = TRANSFORMER_DECODERS.get(node.TRANSFORMER_DECODER.NAME)
@@ -74,6 +75,11 @@ class MaskClassifier(MaskTransformer):
             "overlap_threshold": node.TEST.OVERLAP_THRESHOLD,
             "detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
         }
+
+    @property
+    def finds_instances(self) -> bool:
+        """Whether results hold ``instances``: their masks, or their masks' boxes, are asked for."""
+        return "instance" in self.tasks or "box" in self.tasks
 
     def losses(self, batched_inputs: Sequence[dict]) -> dict[str, torch.Tensor]:
         """Weighted losses ``loss_*`` of a batch."""
@@ -134,7 +140,7 @@ class MaskClassifier(MaskTransformer):
             used[:] = True
         if "panoptic" in self.tasks:
             used[confident_queries(class_logits, self.object_mask_threshold)] = True
-        if "instance" in self.tasks:
+        if self.finds_instances:
             used[top_instances(class_logits, self.detections_per_image)[1]] = True
         return used.nonzero().squeeze(1)
 
@@ -152,7 +158,7 @@ class MaskClassifier(MaskTransformer):
                 self.overlap_threshold,
                 self.pixel_threshold,
             )
-        if "instance" in self.tasks:
+        if self.finds_instances:
             results["instances"] = instance_inference(
                 class_logits, masks, self.detections_per_image, self.thing_classes
             )

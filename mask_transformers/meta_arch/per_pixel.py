@@ -14,7 +14,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from torch import nn
 
 from ..backbones.frozen_norm import fold_frozen_norms
-from ..config_check import check_config
+from ..config_check import check_config, check_masks
 from ..heads import predict_masks
 from ..layers.convolution import biased_conv
 from ..layers.mlp import MLP
@@ -86,6 +86,7 @@ class PerPixelBaseline(MaskTransformer):
         names the key of a contradictory value.
         """
         check_config(cfg)
+        check_masks(cfg)
         node = cfg.MODEL.MASK_TRANSFORMER
         if list(node.TEST.TASKS) != ["semantic"]:
             raise ValueError("MODEL.MASK_TRANSFORMER.TEST.TASKS of PerPixelBaseline: ['semantic']")

@@ -135,8 +135,11 @@ def write_folder(root, task, splits=("train", "val")):
         if task == "panoptic":
             save(root / f"panoptic_{split}" / "a.png", id_image(ids))
             write_json(root / f"panoptic_{split}.json", panoptic_json())
-        elif task == "instance":
-            write_json(root / f"instances_{split}.json", instances_json())
+        elif task in ("instance", "box"):
+            content = instances_json()
+            for annotation in content["annotations"] if task == "box" else ():
+                del annotation["segmentation"]
+            write_json(root / f"instances_{split}.json", content)
         else:
             for name in ("a", "b"):
                 save(root / f"labels_{split}" / f"{name}.png", semantic_label())

@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
+from detectron2.config import get_cfg
 from detectron2.data import transforms as T
+from fvcore.transforms.transform import HFlipTransform, NoOpTransform
 
+from mask_transformers import model_zoo
+from mask_transformers.config import add_mask_transformer_config
 from mask_transformers.data import build_augmentations
 from mask_transformers.data.augmentations import (
     ColorJitter,
@@ -9,6 +13,7 @@ from mask_transformers.data.augmentations import (
     RandomScale,
     change_colors,
 )
+from mask_transformers.engine.config_file import merge_config_file
 
 
 def augment(cfg, image, label=None):
@@ -147,6 +152,56 @@ def test_colour_jitter_refuses_other_formats(lsj):
     lsj.INPUT.COLOR_JITTER, lsj.INPUT.FORMAT = True, "L"
     with pytest.raises(ValueError, match=r"INPUT\.FORMAT"):
         build_augmentations(lsj, is_train=True)
+
+
+@pytest.fixture(scope="module")
+def published():
+    """The INPUT keys of configs/detr."""
+    cfg = get_cfg()
+    add_mask_transformer_config(cfg)
+    path = model_zoo.config_file("maskformer_R50_coco_panoptic").parents[1]
+    merge_config_file(cfg, str(path / "detr" / "Base-DETR-Augmentation.yaml"))
+    return cfg
+
+
+def draw(cfg, height, width):
+    """The transforms drawn for an image, without flips; the last one is the resize of all."""
+    image = T.AugInput(np.zeros((height, width, 1), np.uint8))
+    drawn = T.AugmentationList(build_augmentations(cfg, is_train=True))(image).transforms
+    flips = (NoOpTransform, HFlipTransform)
+    *crop, resize = [transform for transform in drawn if not isinstance(transform, flips)]
+    assert image.image.shape[:2] == (resize.new_h, resize.new_w)
+    return crop, resize
+
+
+@pytest.mark.parametrize("size", [(100, 150), (427, 640), (60, 240)])
+def test_the_published_recipe_of_detr(published, size):
+    np.random.seed(0)
+    crops = []
+    for _ in range(60):
+        crop, resize = draw(published, *size)
+        short, long = sorted((resize.new_h, resize.new_w))
+        assert long <= 1333
+        assert short in range(480, 801, 32) or long == 1333
+        crops += [crop] if crop else []
+    assert 15 < len(crops) < 45
+    for first, crop in crops:
+        assert min(first.new_h, first.new_w) in (400, 500, 600)
+        assert max(first.new_h, first.new_w) == round(
+            min(first.new_h, first.new_w) * max(size) / min(size)
+        )
+        assert 384 <= crop.h <= min(first.new_h, 600)
+        assert 384 <= crop.w <= min(first.new_w, 600)
+    assert len({(crop.h, crop.w) for _, crop in crops}) > 15  # each side drawn for itself
+    assert {min(first.new_h, first.new_w) for first, _ in crops} == {400, 500, 600}
+
+
+def test_the_published_recipe_of_detr_flips_first_and_tests_whole_images(published):
+    flip = build_augmentations(published, is_train=True)[0]
+    assert isinstance(flip, T.RandomFlip)
+    assert (flip.horizontal, flip.prob) == (True, 0.5)
+    [resize] = build_augmentations(published, is_train=False)
+    assert (resize.short_edge_length, resize.max_size) == ((800, 800), 1333)
 
 
 def test_crop_before_the_resize_is_that_of_detr(cfg):

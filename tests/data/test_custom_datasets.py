@@ -5,6 +5,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from mask_transformers.data.datasets import (
+    register_boxes,
     register_instances,
     register_panoptic,
     register_semantic,
@@ -21,11 +22,15 @@ def instances(root, name="mine"):
     register_instances(name, root / "instances_train.json", root / "train")
 
 
+def boxes(root, name="mine"):
+    register_boxes(name, root / "instances_train.json", root / "train")
+
+
 def semantic(root, name="mine", classes=("box", "disc", "ground"), ignore_label=255):
     register_semantic(name, root / "train", root / "labels_train", classes, ignore_label)
 
 
-REGISTER = {"panoptic": panoptic, "instance": instances, "semantic": semantic}
+REGISTER = {"panoptic": panoptic, "instance": instances, "semantic": semantic, "box": boxes}
 
 
 def test_panoptic_records_and_metadata(tmp_path, data):
@@ -63,6 +68,16 @@ def test_instance_records_and_metadata(tmp_path, data):
     assert metadata.thing_classes == ["box", "disc"]
     assert metadata.thing_dataset_id_to_contiguous_id == {2: 0, 4: 1}
     assert metadata.evaluator_type == "coco"
+
+
+def test_boxes_need_no_segmentations(tmp_path, data):
+    boxes(data.write_folder(tmp_path, "box"))
+    first, _ = DatasetCatalog.get("mine")
+    assert [annotation["bbox"] for annotation in first["annotations"]] == [[3, 2, 9, 7]] * 3
+    assert "segmentation" not in first["annotations"][0]
+    metadata = MetadataCatalog.get("mine")
+    assert metadata.thing_classes == ["box", "disc"]
+    assert metadata.evaluator_type == "coco_box"
 
 
 def test_semantic_records_and_metadata(tmp_path, data):
@@ -259,6 +274,11 @@ def test_contradictions_in_instance_json(tmp_path, data, path, value, words):
     with pytest.raises(ValueError, match=words) as caught:
         instances(tmp_path)
     assert json_file in str(caught.value)
+    if path[-1] == "segmentation":
+        boxes(tmp_path)
+    else:
+        with pytest.raises(ValueError, match=words):
+            boxes(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +304,9 @@ def test_colours_and_ids_survive_json(tmp_path, data):
     json.dumps(MetadataCatalog.get("mine").as_dict())  # as Detectron2's visualiser and dumps do
 
 
-@pytest.mark.parametrize(("task", "wanted"), [("panoptic", 3), ("instance", 2), ("semantic", 3)])
+@pytest.mark.parametrize(
+    ("task", "wanted"), [("panoptic", 3), ("instance", 2), ("semantic", 3), ("box", 2)]
+)
 def test_suggested_queries(tmp_path, data, task, wanted):
     REGISTER[task](data.write_folder(tmp_path, task))
     counts = suggest_queries("mine")

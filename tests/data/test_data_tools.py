@@ -25,10 +25,10 @@ def run(module, monkeypatch, *arguments):
     return module.main()
 
 
-@pytest.mark.parametrize("task", ["panoptic", "instance", "semantic"])
+@pytest.mark.parametrize("task", ["panoptic", "instance", "semantic", "box"])
 def test_inspection(tmp_path, data, monkeypatch, capsys, task):
     root = data.write_folder(tmp_path / "own", task)
-    assert run(inspect_data, monkeypatch, root, "--check") == 0
+    assert run(inspect_data, monkeypatch, root, "--check", "--task", task) == 0
     output = capsys.readouterr().out
     assert f"own_{task}_train\n  images: 2" in output
     assert "box: " in output

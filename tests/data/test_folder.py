@@ -12,13 +12,14 @@ TASKS = {
     "panoptic": (3, ["panoptic", "instance", "semantic"]),
     "instance": (2, ["instance"]),
     "semantic": (3, ["semantic"]),
+    "box": (2, ["box"]),
 }
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_layouts_are_recognised(cfg, tmp_path, data, task):
     root = data.write_folder(tmp_path / "own", task)
-    use_folder(cfg, root)
+    use_folder(cfg, root, task if task == "box" else "")
     classes, results = TASKS[task]
     assert (f"own_{task}_train",) == cfg.DATASETS.TRAIN
     assert (f"own_{task}_val",) == cfg.DATASETS.TEST
@@ -42,10 +43,10 @@ def test_panoptic_is_preferred_unless_a_task_is_named(cfg, tmp_path, data):
 @pytest.mark.parametrize("task", TASKS)
 def test_missing_splits(cfg, tmp_path, data, task):
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ("other",)
-    use_folder(cfg, data.write_folder(tmp_path / "tested", task, ["val"]))
+    use_folder(cfg, data.write_folder(tmp_path / "tested", task, ["val"]), task)
     assert cfg.DATASETS.TRAIN == ()
     assert (f"tested_{task}_val",) == cfg.DATASETS.TEST
-    use_folder(cfg, data.write_folder(tmp_path / "trained", task, ["train"]))
+    use_folder(cfg, data.write_folder(tmp_path / "trained", task, ["train"]), task)
     assert (f"trained_{task}_train",) == cfg.DATASETS.TRAIN
     assert cfg.DATASETS.TEST == ()
 
@@ -64,7 +65,7 @@ def test_stuff_alone_has_no_instances(cfg, tmp_path, data):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_written_config_finds_its_data_again(cfg, tmp_path, data, task):
-    use_folder(cfg, data.write_folder(tmp_path / "own", task))
+    use_folder(cfg, data.write_folder(tmp_path / "own", task), task)
     written = cfg.dump()
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         DatasetCatalog.remove(name)
@@ -81,7 +82,7 @@ def test_a_written_config_finds_its_data_again(cfg, tmp_path, data, task):
 @pytest.mark.parametrize("task", TASKS)
 def test_a_written_config_knows_its_classes_without_the_data(cfg, tmp_path, data, task):
     folder = data.write_folder(tmp_path / "own", task)
-    use_folder(cfg, folder)
+    use_folder(cfg, folder, task)
     [name] = cfg.DATASETS.TEST
     before = MetadataCatalog.get(name).as_dict()
     written = cfg.dump()

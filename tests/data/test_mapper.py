@@ -14,7 +14,12 @@ from PIL import Image
 from mask_transformers.data import MaskTransformerMapper
 from mask_transformers.data.augmentations import QuarterTurnTransform
 from mask_transformers.data.datasets.records import panoptic_records
-from mask_transformers.data.mapper import mask_boxes
+from mask_transformers.data.target_instances import mask_boxes
+
+
+def box_table(instances):
+    boxes = instances.gt_boxes.tensor.tolist()
+    return dict(zip(instances.gt_classes.tolist(), boxes, strict=True))
 
 
 def mapper(annotations, augmentations=(), num_classes=3, ignore_label=255):
@@ -48,6 +53,13 @@ def records(tmp_path, data):
     return found
 
 
+MOVES = {
+    "none": [],
+    "flip": [HFlipTransform(32)],
+    "crop and pad": [CropTransform(1, 3, 20, 18), PadTransform(0, 0, 5, 9, 20, 18, 128, 255)],
+    "quarter turn": [QuarterTurnTransform(24, 32, 1), HFlipTransform(24)],
+    "resize": [T.ResizeTransform(24, 32, 48, 64, Image.NEAREST), CropTransform(4, 2, 40, 40)],
+}
 # Classes and grey values of the scene's segments; the ground is no instance.
 SHADES = {0: 200, 1: 120, 2: 40}
 
@@ -55,17 +67,7 @@ SHADES = {0: 200, 1: 120, 2: 40}
 @pytest.mark.parametrize(
     ("task", "classes"), [("panoptic", [0, 1, 2]), ("semantic", [0, 1, 2]), ("instance", [0, 1])]
 )
-@pytest.mark.parametrize(
-    "moves",
-    [
-        [],
-        [HFlipTransform(32)],
-        [CropTransform(1, 3, 20, 18), PadTransform(0, 0, 5, 9, 20, 18, 128, 255)],
-        [QuarterTurnTransform(24, 32, 1), HFlipTransform(24)],
-        [T.ResizeTransform(24, 32, 48, 64, Image.NEAREST), CropTransform(4, 2, 40, 40)],
-    ],
-    ids=["none", "flip", "crop and pad", "quarter turn", "resize"],
-)
+@pytest.mark.parametrize("moves", MOVES.values(), ids=MOVES.keys())
 def test_masks_move_with_the_image(records, task, classes, moves):
     output = mapper(task, moves)(records[task])
     instances = output["instances"]
@@ -85,10 +87,7 @@ def test_output_follows_the_contract(records):
     instances = output["instances"]
     assert instances.gt_classes.dtype == torch.int64
     assert isinstance(instances.gt_masks, BitMasks)
-    boxes = dict(
-        zip(instances.gt_classes.tolist(), instances.gt_boxes.tensor.tolist(), strict=True)
-    )
-    assert boxes == {1: [3, 2, 10, 9], 2: [0, 0, 10, 12]}  # the box is cropped away
+    assert box_table(instances) == {1: [3, 2, 10, 9], 2: [0, 0, 10, 12]}  # the box is cropped away
 
 
 def test_boxes_equal_detectron2s():
@@ -171,6 +170,69 @@ def test_instances_that_are_cropped_away_are_dropped(records):
     instances = mapper("instance", [CropTransform(0, 0, 12, 10)])(records["instance"])["instances"]
     assert instances.gt_classes.tolist() == [1]
     assert instances.gt_boxes.tensor.tolist() == [[3, 2, 12, 9]]
+
+
+def whole_boxes(record):
+    """The record with the boxes of its shapes, without the shapes."""
+    boxes = {0: [14, 10, 15, 10], 1: [3, 2, 9, 7]}
+    record = copy.deepcopy(record)
+    for annotation in record["annotations"]:
+        annotation["bbox"] = boxes[annotation["category_id"]]
+        del annotation["segmentation"]
+    return record
+
+
+@pytest.mark.parametrize("kind", ["panoptic", "instance"])
+@pytest.mark.parametrize("moves", MOVES.values(), ids=MOVES.keys())
+def test_boxes_are_those_of_the_masks_wherever_they_move(records, kind, moves):
+    with_masks = mapper(kind, moves)(records[kind])["instances"]
+    record = records[kind] if kind == "panoptic" else whole_boxes(records[kind])
+    instances = mapper("box", moves)(record)["instances"]
+    assert set(instances.get_fields()) == {"gt_classes", "gt_boxes"}
+    assert instances.image_size == with_masks.image_size
+    assert instances.gt_classes.dtype == torch.int64
+    assert instances.gt_boxes.tensor.dtype == torch.float32
+    assert box_table(instances) == box_table(with_masks)
+
+
+def test_boxes_are_cut_to_the_image_and_the_crop(records):
+    record = copy.deepcopy(records["instance"])
+    boxes = [[-4, 20, 10, 10], [30, 3, 9, 4], [12, 5, 6, 0.5], [3, 7, 0, 5], [40, 2, 3, 3]]
+    first = record["annotations"][0]
+    record["annotations"] = [{**first, "bbox": box} for box in boxes]
+    found = mapper("box")(record)["instances"].gt_boxes.tensor.tolist()
+    assert found == [[0, 20, 6, 24], [30, 3, 32, 7], [12, 5, 18, 5.5]]
+    pad = PadTransform(5, 0, 8, 9, 32, 24, 128, 255)  # which shows nothing more of them
+    padded = mapper("box", [pad])(record)["instances"].gt_boxes.tensor.tolist()
+    assert padded == [[x + 5, y, right + 5, bottom] for x, y, right, bottom in found]
+    cropped = mapper("box", [CropTransform(0, 0, 12, 24)])(record)["instances"]
+    assert cropped.gt_boxes.tensor.tolist() == [[0, 20, 6, 24]]
+
+
+@pytest.mark.parametrize("kind", ["panoptic", "instance"])
+def test_no_boxes(records, kind):
+    emptied = {"annotations": [], "segments_info": [], "pan_seg_file_name": None}
+    record = {key: emptied.get(key, value) for key, value in records[kind].items()}
+    instances = mapper("box", MOVES["resize"])(record)["instances"]
+    assert instances.gt_boxes.tensor.shape == (0, 4)
+    assert instances.image_size == (40, 40)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"category_id": 3}, "category id 3"),
+        ({"bbox": None}, "no 'bbox' of four numbers, but None"),
+        ({"bbox": [1, 2, 3]}, r"but \[1, 2, 3\]"),
+        ({"bbox_mode": None}, "'bbox_mode' None, none of .*'XYXY_ABS', 'XYWH_ABS'"),
+    ],
+)
+def test_box_errors_name_the_file(records, change, words):
+    record = copy.deepcopy(records["instance"])
+    record["annotations"][0].update(change)
+    with pytest.raises(ValueError, match=words) as caught:
+        mapper("box")(record)
+    assert record["file_name"] in str(caught.value)
 
 
 def test_semantic_ignore_label_may_be_any_byte(tmp_path, data):
@@ -310,7 +372,12 @@ def test_instance_errors_name_the_file(records, change, words):
 
 @pytest.mark.parametrize(
     ("task", "other"),
-    [("panoptic", "instance"), ("instance", "semantic"), ("semantic", "panoptic")],
+    [
+        ("panoptic", "instance"),
+        ("instance", "semantic"),
+        ("semantic", "panoptic"),
+        ("box", "semantic"),
+    ],
 )
 def test_annotations_of_another_kind_are_refused(records, task, other):
     with pytest.raises(ValueError, match=r"INPUT\.ANNOTATIONS"):

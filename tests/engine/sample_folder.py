@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pycocotools.mask as mask_util
 import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Instances
 from PIL import Image
 
 THINGS = [{"id": 7, "name": "disc", "isthing": 1}, {"id": 3, "name": "box", "isthing": 1}]
@@ -105,5 +105,5 @@ def _instances(ids, things):
     result.pred_masks = torch.stack(masks) if masks else torch.zeros(0, *ids.shape).bool()
     result.scores = torch.ones(len(things))
     result.pred_classes = torch.tensor([t["category_id"] for t in things], dtype=torch.long)
-    result.pred_boxes = Boxes(torch.zeros(len(things), 4))
+    result.pred_boxes = BitMasks(result.pred_masks).get_bounding_boxes()
     return result

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Instances
 from PIL import Image
 from sample_folder import STUFF, THINGS, perfect_output, write_panoptic_folder
 
@@ -56,6 +56,41 @@ def test_perfect_predictions_score_100_in_one_pass(sample, evaluate):
     assert results["segm"]["AP"] == pytest.approx(100)
     assert results["segm"]["AP-disc"] == pytest.approx(100)
     assert results["sem_seg"]["mIoU"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "types"),
+    [(["box"], ["bbox"]), (["instance", "box"], ["bbox", "segm"]), (["instance"], ["segm"])],
+)
+def test_boxes_and_masks_are_scored_together(sample, tmp_path, evaluate, tasks, types):
+    cfg = sample()
+    cfg.MODEL.MASK_TRANSFORMER.TEST.TASKS = tasks
+    name = cfg.DATASETS.TEST[0]
+    assert len(build_evaluators(cfg, name, str(tmp_path / "one"))._evaluators) == 1
+    results = evaluate(cfg, tasks=tasks)
+    assert list(results) == types
+    for metric in ("AP", "AP75", "AP-disc", "AP-box"):
+        assert [results[kind][metric] for kind in types] == pytest.approx([100] * len(types))
+
+
+def test_boxes_are_scored_without_masks(sample, evaluate):
+    def boxes_only(record, output):
+        output["instances"].remove("pred_masks")
+        return {"instances": output["instances"]}
+
+    results = evaluate(sample(), boxes_only, tasks=["box"])
+    assert list(results) == ["bbox"]
+    assert results["bbox"]["AP"] == pytest.approx(100)
+
+
+def test_wrong_boxes_lower_the_ap_of_boxes_alone(sample, evaluate):
+    def widened(record, output):
+        output["instances"].pred_boxes.scale(2, 1)
+        return output
+
+    results = evaluate(sample(), widened, tasks=["box", "instance"])
+    assert results["bbox"]["AP50"] < 60
+    assert results["segm"]["AP"] == pytest.approx(100)
 
 
 def test_several_processes_count_the_same(sample, evaluate, monkeypatch):
@@ -195,6 +230,9 @@ def test_tasks_that_do_not_fit(sample, tmp_path, caplog):
     cfg.MODEL.MASK_TRANSFORMER.TEST.TASKS = ["instance"]
     with pytest.raises(ValueError, match=rf"'{name}'.*'coco_panoptic_seg'.*\['instance'\]"):
         build_evaluators(cfg, name, str(tmp_path))
+    cfg.MODEL.MASK_TRANSFORMER.TEST.TASKS = ["box"]
+    with pytest.raises(ValueError, match=r"TASKS is \['box'\]"):
+        build_evaluators(cfg, name, str(tmp_path))
     cfg.MODEL.MASK_TRANSFORMER.TEST.TASKS = ALL_TASKS
     build_evaluators(cfg, name, str(tmp_path))
     assert "no annotations to evaluate ['instance']" in caplog.text
@@ -206,8 +244,8 @@ def corners(x, y, w, h):
     return [x, y, x + w, y, x + w, y + h, x, y + h]
 
 
-def write_coco_instances(root):
-    """One image with two squares of one class."""
+def write_coco_instances(root, keys=()):
+    """One image with two squares of one class; annotations lack ``keys``."""
     (root / "val").mkdir(parents=True)
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(root / "val/a.png")
     squares = [[2, 2, 6, 6], [12, 2, 8, 10]]
@@ -223,6 +261,7 @@ def write_coco_instances(root):
         }
         for i, box in enumerate(squares)
     ]
+    annotations = [{k: v for k, v in a.items() if k not in keys} for a in annotations]
     images = [{"id": 5, "file_name": "a.png", "height": 20, "width": 30}]
     categories = [{"id": 4, "name": "square"}]
     content = {"images": images, "annotations": annotations, "categories": categories}
@@ -230,21 +269,44 @@ def write_coco_instances(root):
     return squares
 
 
-def test_coco_instances(tmp_path):
-    squares = write_coco_instances(tmp_path / f"{tmp_path.name}_squares")
-    cfg = build_config(data=str(tmp_path / f"{tmp_path.name}_squares"))
+@pytest.mark.parametrize(
+    ("task", "tasks", "types"),
+    [
+        ("instance", ["instance"], ["segm"]),
+        ("instance", ["instance", "box"], ["bbox", "segm"]),
+        ("box", ["box"], ["bbox"]),
+    ],
+)
+def test_coco_instances(tmp_path, task, tasks, types):
+    folder = tmp_path / f"{tmp_path.name}_squares"
+    squares = write_coco_instances(folder, ["segmentation", "iscrowd"] if task == "box" else [])
+    cfg = build_config(data=str(folder), data_task=task)
+    cfg.MODEL.MASK_TRANSFORMER.TEST.TASKS = tasks
     masks = torch.zeros(2, 20, 30, dtype=torch.bool)
     for mask, (x, y, w, h) in zip(masks, squares, strict=True):
         mask[y : y + h, x : x + w] = True
     instances = Instances((20, 30), pred_masks=masks, scores=torch.ones(2))
-    instances.pred_classes, instances.pred_boxes = torch.zeros(2).long(), Boxes(torch.zeros(2, 4))
+    instances.pred_classes = torch.zeros(2).long()
+    instances.pred_boxes = BitMasks(masks).get_bounding_boxes()
     name = cfg.DATASETS.TEST[0]
     evaluators = build_evaluators(cfg, name, str(tmp_path / "results"))
     evaluators.reset()
     evaluators.process(DatasetCatalog.get(name), [{"instances": instances}])
     results = evaluators.evaluate()
-    assert list(results) == ["segm"]
-    assert results["segm"]["AP"] == pytest.approx(100)
+    assert list(results) == types
+    for kind in types:
+        assert results[kind]["AP"] == pytest.approx(100)
+
+
+def test_data_of_boxes_have_no_masks_to_score(tmp_path):
+    folder = tmp_path / f"{tmp_path.name}_squares"
+    write_coco_instances(folder, ["segmentation"])
+    with pytest.raises(ValueError, match="has no 'segmentation'"):
+        build_config(data=str(folder))
+    tasks = ["MODEL.MASK_TRANSFORMER.TEST.TASKS", ["instance"]]
+    cfg = build_config("", tasks, data=str(folder), data_task="box")
+    with pytest.raises(ValueError, match=r"'coco_box' can be evaluated for \['box'\]"):
+        build_evaluators(cfg, cfg.DATASETS.TEST[0], str(tmp_path))
 
 
 def write_semantic(root, labels):
@@ -298,9 +360,10 @@ def test_official_coco_annotations(shared, tmp_path, evaluate, instance_json):
         path = tmp_path / "instances.json"
         path.write_text(json.dumps(content))
         object.__setattr__(MetadataCatalog.get(name), "json_file", str(path))
-    results = evaluate(cfg, tasks=ALL_TASKS)
+    results = evaluate(cfg, tasks=[*ALL_TASKS, "box"])
     assert results["panoptic_seg"]["PQ"] == pytest.approx(100)
     assert results["segm"]["AP"] == pytest.approx(100)
+    assert results["bbox"]["AP"] == pytest.approx(100)
     assert results["sem_seg"]["mIoU"] == pytest.approx(100)
     annotations = json.loads((root / "panoptic_examples.json").read_text())["annotations"]
     categories = {s["category_id"] for a in annotations for s in a["segments_info"]}

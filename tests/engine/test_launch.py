@@ -32,7 +32,16 @@ def train_and_report(folder, output, options):
     Path(output, f"report_{comm.get_rank()}.json").write_text(json.dumps(report))
 
 
-def test_two_processes_agree_and_evaluate_once(tmp_path):
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """The folder for temporary files of this process."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def test_two_processes_agree_and_evaluate_once(tmp_path, temporary):
     folder = write_panoptic_folder(tmp_path / "two_processes_sample", train=6, val=3)
     output = tmp_path / "run"
     output.mkdir()
@@ -40,6 +49,7 @@ def test_two_processes_agree_and_evaluate_once(tmp_path):
     started = time.monotonic()
     launch(train_and_report, 2, args=(str(folder), str(output), options), device="cpu")
     assert time.monotonic() - started < 120
+    assert list(temporary.iterdir()) == []  # the processes met in a file there
     first, second = (json.loads((output / f"report_{r}.json").read_text()) for r in (0, 1))
     assert first["world"] == second["world"] == 2
     assert first["steps"] == second["steps"] == 5  # when the first one's clock shows 6 seconds
@@ -61,9 +71,25 @@ def fail():
 
 
 @pytest.mark.slow
-def test_failure_of_a_process_ends_all():
+def test_failure_of_a_process_ends_all(temporary):
     with pytest.raises(Exception, match="this process fails"):
         launch(fail, 2, device="cpu")
+    # PyTorch leaves files with the errors of processes.
+    assert list(temporary.glob("mask_transformers_*")) == []
+
+
+def test_processes_meet_where_they_are_told(monkeypatch, temporary):
+    seen = []
+
+    def start(worker, arguments, nprocs, start_method):
+        seen.append((arguments[4], [path.name for path in temporary.iterdir()]))
+
+    monkeypatch.setattr("torch.multiprocessing.start_processes", start)
+    launch(print, 2, device="cpu")
+    launch(print, 2, num_machines=2, dist_url="tcp://host:1", device="cpu")
+    (url, [folder]), told = seen
+    assert url == f"file://{temporary}/{folder}/processes"
+    assert told == ("tcp://host:1", [])
 
 
 def test_one_process_is_a_call():

@@ -181,7 +181,12 @@ def test_an_image_in_which_no_query_is_sure(tiny_model, make_record):
 
 @pytest.mark.parametrize(
     ("task", "result"),
-    [("panoptic", "panoptic_seg"), ("instance", "instances"), ("semantic", "sem_seg")],
+    [
+        ("panoptic", "panoptic_seg"),
+        ("instance", "instances"),
+        ("semantic", "sem_seg"),
+        ("box", "instances"),
+    ],
 )
 def test_only_needed_queries_are_upsampled_without_changing_results(
     tiny_model, make_record, task, result
@@ -199,7 +204,7 @@ def test_only_needed_queries_are_upsampled_without_changing_results(
     if task == "panoptic":
         assert fast[result][1] == slow[result][1] != []
         assert torch.equal(fast[result][0], slow[result][0])
-    elif task == "instance":
+    elif result == "instances":
         assert len(fast[result]) == 4
         torch.testing.assert_close(fast[result].scores, slow[result].scores)
         assert torch.equal(fast[result].pred_masks, slow[result].pred_masks)

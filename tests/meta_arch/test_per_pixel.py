@@ -55,6 +55,8 @@ def test_only_the_last_layer_without_deep_supervision(tiny_model, make_record):
     [
         ({NODE + "TRANSFORMER_DECODER.NAME": "MaskedAttentionDecoder"}, "not 'MaskedAtt"),
         ({NODE + "TEST.TASKS": ["panoptic"]}, r"TASKS of PerPixelBaseline: \['semantic'\]"),
+        ({NODE + "TEST.TASKS": ["semantic", "box"]}, r"TASKS of PerPixelBaseline: \['semantic'\]"),
+        ({"INPUT.ANNOTATIONS": "box"}, "'box', but this PerPixelBaseline learns masks"),
     ],
 )
 def test_what_does_not_fit_is_named(tiny_model, keys, words):

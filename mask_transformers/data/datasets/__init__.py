@@ -9,11 +9,12 @@ from . import (  # noqa: F401  (each registers its names)
     mapillary,
     shapes,
 )
-from .custom import register_instances, register_panoptic, register_semantic
+from .custom import register_boxes, register_instances, register_panoptic, register_semantic
 from .folder import register_folder_of, use_folder
 from .segment_counts import suggest_queries
 
 __all__ = [
+    "register_boxes",
     "register_folder_of",
     "register_instances",
     "register_panoptic",

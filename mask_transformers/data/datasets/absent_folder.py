@@ -5,12 +5,18 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from .category_metadata import instance_metadata, panoptic_metadata, semantic_metadata
+from .category_metadata import (
+    box_metadata,
+    instance_metadata,
+    panoptic_metadata,
+    semantic_metadata,
+)
 
 _METADATA = {
     "panoptic": panoptic_metadata,
     "instance": instance_metadata,
     "semantic": semantic_metadata,
+    "box": box_metadata,
 }
 
 

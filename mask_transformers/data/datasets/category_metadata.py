@@ -38,6 +38,11 @@ def instance_metadata(categories: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def box_metadata(categories: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """All categories are things, of which only boxes are known."""
+    return instance_metadata(categories) | {"evaluator_type": "coco_box"}
+
+
 def semantic_metadata(categories: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """All categories are stuff, and labels are classes of the model, whatever the ids."""
     return {

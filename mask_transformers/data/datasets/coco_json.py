@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 SEGMENT_KEYS = ("id", "category_id", "iscrowd", "area")
-INSTANCE_KEYS = ("id", "image_id", "category_id", "bbox", "area", "segmentation")
+BOX_KEYS = ("id", "image_id", "category_id", "bbox", "area")
+INSTANCE_KEYS = (*BOX_KEYS, "segmentation")
 # Ids of a panoptic PNG are three bytes; 0 is void.
 SEGMENT_IDS = range(1, 2**24)
 
@@ -37,8 +38,11 @@ def read_panoptic_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_instances_json(path: Path) -> dict[str, Any]:
-    """Content of a checked COCO instance json; raises as :func:`read_panoptic_json`."""
+def read_instances_json(path: Path, keys: Iterable[str] = INSTANCE_KEYS) -> dict[str, Any]:
+    """Content of a checked COCO instance json; raises as :func:`read_panoptic_json`.
+
+    ``keys`` are those that every annotation needs: without masks, BOX_KEYS.
+    """
     content = _read(path)
     categories = _check_categories(path, content, ("id", "name"))
     for image in content["images"]:
@@ -47,7 +51,7 @@ def read_instances_json(path: Path) -> dict[str, Any]:
     images = {image["id"] for image in content["images"]}
     for annotation in content["annotations"]:
         where = f"annotation {annotation.get('id')!r}"
-        _check_keys(path, where, annotation, INSTANCE_KEYS)
+        _check_keys(path, where, annotation, keys)
         _check_known(path, where, annotation["image_id"], images, "images")
         _check_known(path, where, annotation["category_id"], categories, "categories")
     _check_unique(path, "annotation", (a["id"] for a in content["annotations"]))

@@ -11,12 +11,28 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from .category_metadata import instance_metadata, panoptic_metadata, semantic_metadata
-from .coco_json import read_instances_json, read_panoptic_json, sorted_categories
+from .category_metadata import (
+    box_metadata,
+    instance_metadata,
+    panoptic_metadata,
+    semantic_metadata,
+)
+from .coco_json import (
+    BOX_KEYS,
+    INSTANCE_KEYS,
+    read_instances_json,
+    read_panoptic_json,
+    sorted_categories,
+)
 from .records import instance_records, panoptic_records, semantic_records
 
 StrPath = str | os.PathLike[str]
 
+# Keys that an annotation of a COCO instance json needs, and what it tells of its classes.
+_OBJECTS = {
+    "instance": (INSTANCE_KEYS, instance_metadata),
+    "box": (BOX_KEYS, box_metadata),
+}
 # Arguments of every data set registered here, by name.
 _registered: dict[str, tuple] = {}
 
@@ -53,14 +69,24 @@ def register_instances(name: str, json_file: StrPath, image_root: StrPath) -> No
 
     Contiguous class ids are in the order of the category ids.
     """
+    _register_objects("instance", name, json_file, image_root)
+
+
+def register_boxes(name: str, json_file: StrPath, image_root: StrPath) -> None:
+    """As :func:`register_instances`, but annotations need no segmentation: for detectors."""
+    _register_objects("box", name, json_file, image_root)
+
+
+def _register_objects(kind: str, name: str, json_file: StrPath, image_root: StrPath) -> None:
     json_path, images = _absolute(json_file), _absolute(image_root)
-    arguments = ("instance", json_path, images)
+    arguments = (kind, json_path, images)
     if _is_registered(name, arguments):
         return
-    content = read_instances_json(json_path)
+    keys, to_metadata = _OBJECTS[kind]
+    content = read_instances_json(json_path, keys)
     _require_folders(images)
     categories = sorted(content["categories"], key=lambda category: category["id"])
-    metadata = instance_metadata(categories) | {
+    metadata = to_metadata(categories) | {
         "json_file": str(json_path),
         "image_root": str(images),
     }

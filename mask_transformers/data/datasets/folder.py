@@ -10,7 +10,7 @@ from detectron2.data import MetadataCatalog
 
 from .absent_folder import remember_classes, use_remembered_classes
 from .coco_json import parse_json
-from .custom import register_instances, register_panoptic, register_semantic
+from .custom import register_boxes, register_instances, register_panoptic, register_semantic
 
 logger = logging.getLogger(__name__)
 
@@ -20,16 +20,19 @@ MARKS = {
     "panoptic": "panoptic_{split}.json",
     "instance": "instances_{split}.json",
     "semantic": "labels_{split}",
+    "box": "instances_{split}.json",
 }
 RESULTS = {
     "panoptic": ["panoptic", "instance", "semantic"],
     "instance": ["instance"],
     "semantic": ["semantic"],
+    "box": ["box"],
 }
 LAYOUTS = """
   panoptic: {train,val}/ images, panoptic_{train,val}/ PNGs, panoptic_{train,val}.json (COCO)
   instance: {train,val}/ images, instances_{train,val}.json (COCO)
-  semantic: {train,val}/ images, labels_{train,val}/ PNGs of class ids, classes.json (names)"""
+  semantic: {train,val}/ images, labels_{train,val}/ PNGs of class ids, classes.json (names)
+  box: as instance, of which only the boxes are used"""
 # What must agree between the splits.
 CLASS_KEYS = (
     "thing_classes",
@@ -50,7 +53,7 @@ def use_folder(cfg: CfgNode, root: str | os.PathLike[str], task: str = "") -> No
     Args:
         cfg: changed in place.
         root: a folder in one of the layouts of docs/custom_data.md.
-        task: "panoptic", "instance" or "semantic"; "" takes the first that the folder holds.
+        task: "panoptic", "instance", "semantic" or "box"; "" takes the first that the folder holds.
 
     Raises:
         FileNotFoundError: ``root`` or a file of the layout is missing.
@@ -108,6 +111,8 @@ def _register_split(folder: Path, task: str, split: str, name: str) -> None:
         register_panoptic(name, mark, folder / f"panoptic_{split}", images)
     elif task == "instance":
         register_instances(name, mark, images)
+    elif task == "box":
+        register_boxes(name, mark, images)
     else:
         classes = _read_classes(folder / "classes.json")
         register_semantic(name, images, mark, classes["classes"], classes.get("ignore_label", 255))
