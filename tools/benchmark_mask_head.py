@@ -11,6 +11,7 @@ measured in one process each.
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +58,22 @@ def _for_each(maps: torch.Tensor, queries: int) -> torch.Tensor:
     return maps.repeat(queries, 1, 1, 1)
 
 
+def varied(scene: Scene) -> Scene:
+    """A scene of the same shapes and layouts whose queries look at different pixels.
+
+    With random weights all look alike, and features of an untrained backbone are so large that the
+    masks of all queries would be equal, whatever the head does.
+    """
+    torch.manual_seed(1)
+    return replace(
+        scene,
+        queries=8 * torch.randn_like(scene.queries),
+        projected=torch.randn_like(scene.projected),
+        memory=torch.randn_like(scene.memory),
+        fine=[torch.randn_like(level) for level in scene.fine],
+    )
+
+
 def kept_queries(model: DETR, count: int) -> torch.Tensor:
     """``count`` of the queries, at random but the same in every process.
 
@@ -71,7 +88,7 @@ def kept_queries(model: DETR, count: int) -> torch.Tensor:
 def all_runs(model: DETR, args: argparse.Namespace) -> dict[str, Callable[[], torch.Tensor]]:
     """What is measured, by name; masks start from what the detector found."""
     images = random_images(1, args.size)
-    scene = model.detect(images, [args.size])
+    scene = varied(model.detect(images, [args.size]))
     kept = {f"{OURS}{k}": kept_queries(model, k) for k in args.queries}
 
     def run_ours(index: torch.Tensor) -> torch.Tensor:
@@ -113,6 +130,9 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     args.size = image_size(parser, args.size, SIZE)
     args.queries = sorted(set(args.queries))
+    args.names = [DETECTOR, *(f"{OURS}{k}" for k in args.queries), OFFICIAL]
+    if args.memory_of and args.memory_of not in args.names:
+        parser.error(f"--memory-of: choose from {', '.join(args.names)}")
     return args
 
 
@@ -125,8 +145,7 @@ def main() -> None:
     if args.memory_of:
         print(peak_above_resident(all_runs(model, args)[args.memory_of]))
         return
-    names = [DETECTOR, *(f"{OURS}{k}" for k in args.queries), OFFICIAL]
-    report = measure(model, args) | {"peak_mib": peaks_of_processes(__file__, names)}
+    report = measure(model, args) | {"peak_mib": peaks_of_processes(__file__, args.names)}
     print(json.dumps(report, indent=1))
 
 

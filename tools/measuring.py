@@ -35,11 +35,20 @@ def random_model(name: str) -> nn.Module:
     torch.manual_seed(0)
     model = model_zoo.build(name)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter_name, parameter in model.named_parameters():
             if parameter.dim() > 1:
-                fan_in = parameter[0].numel()
-                parameter.normal_(0, fan_in**-0.5)
+                parameter.normal_(0, _scale(parameter_name, parameter))
     return model
+
+
+def _scale(name: str, parameter: torch.Tensor) -> float:
+    """Deviation that keeps queries and pixels apart, for outputs that depend on all weights."""
+    if name.endswith("query_embed.weight"):
+        return 1.0
+    fan_in = parameter[0].numel()
+    # What attention adds is much the same for all tokens, and would drown what they are.
+    added = name.endswith(("out_proj.weight", "linear2.weight"))
+    return (0.25 if added else 1.0) * fan_in**-0.5
 
 
 def random_images(count: int, size: tuple[int, int]) -> torch.Tensor:
