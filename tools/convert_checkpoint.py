@@ -46,6 +46,11 @@ def parse_arguments() -> argparse.Namespace:
         action="store_true",
         help="in transformers: the names of published files and of transformers 4",
     )
+    parser.add_argument(
+        "--timm-backbone",
+        action="store_true",
+        help="in transformers: the ResNet of a DETR is timm's, as dilation needs it",
+    )
     parser.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help="config values")
     return parser.parse_args()
 
@@ -61,7 +66,9 @@ def convert(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.source} does not fit the model:\n{report}")
     state = model.state_dict()
     if args.to == "transformers":
-        state = to_transformers(model, published_names=args.published_names)
+        state = to_transformers(
+            model, published_names=args.published_names, timm_backbone=args.timm_backbone
+        )
     write_atomically(args.target, lambda path: write(state, path, bare=args.to == "transformers"))
     return len(state)
 

@@ -5,10 +5,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
+from detectron2.modeling import Backbone
 from torch import nn
 
 from .load import LoadReport, load_official_state_dict
-from .name_maps.transformers_names import ENCODER, PRESENT_NAMES, RULES, Rule
+from .name_maps.transformers_detr import detr_present_names, detr_rules
+from .name_maps.transformers_names import ENCODER, PRESENT_NAMES, RULES
+from .name_maps.transformers_parts import Rule
 from .read import as_tensor
 
 # What files of transformers hold beyond the weights: it follows from the configuration.
@@ -22,17 +25,21 @@ _DERIVED_HERE = re.compile(r"criterion\.class_balance$|.*\.relative_position_ind
 _LISTED = 8  # names in an error message
 
 
-def to_transformers(model: nn.Module, *, published_names: bool = False) -> dict[str, torch.Tensor]:
+def to_transformers(
+    model: nn.Module, *, published_names: bool = False, timm_backbone: bool = False
+) -> dict[str, torch.Tensor]:
     """The state dict of the same model in `transformers`, complete for strict loading.
 
     That is ``MaskFormerForInstanceSegmentation`` for a MaskFormer with the plain pyramid and
-    ``Mask2FormerForUniversalSegmentation`` for a Mask2Former, on a ResNet or a Swin Transformer.
+    ``Mask2FormerForUniversalSegmentation`` for a Mask2Former, on a ResNet or a Swin Transformer;
+    for a DETR on a ResNet ``DetrForObjectDetection``, with a mask head ``DetrForSegmentation``.
     Names are those of modules of transformers 5; ``published_names`` gives those of published
     files, which are also the modules' in transformers 4 (``from_pretrained`` of 5 takes both).
-    ValueError names the tensors that have no counterpart there.
+    ``timm_backbone``: DETR's ResNet is to be timm's over there, the only kind with dilation.
+    ValueError names what has no counterpart there.
     """
     system = type(model).__name__
-    rules = _rules(system)
+    rules, present = _tables(system, model.state_dict(), timm_backbone)
     converted: dict[str, torch.Tensor] = {}
     unknown = []
     for name, tensor in _tensors(model):
@@ -41,11 +48,13 @@ def to_transformers(model: nn.Module, *, published_names: bool = False) -> dict[
             # Clones, as some file formats refuse tensors that share their memory.
             parts = [part.clone() for part in tensor.chunk(len(theirs))]
             converted.update(zip(theirs, parts, strict=True))
-        else:
+        elif not _DERIVED_HERE.match(name):
             unknown.append(name)
     _refuse(unknown, f"{system} of transformers has no counterpart of")
+    if not timm_backbone:
+        _check_strides(model)
     if not published_names:
-        converted = _with_present_names(converted, system)
+        converted = _with_present_names(converted, present)
     return converted | _derived(converted)
 
 
@@ -56,12 +65,12 @@ def from_transformers(state_dict: Mapping, system: str) -> dict[str, torch.Tenso
     follows from the configuration is left out. ValueError names tensors that ``system`` does not
     have, one given twice, and those that are missing beside others of one packed tensor.
     """
-    rules = _rules(system)
+    rules, present = _tables(system, state_dict)
     given: dict[str, torch.Tensor] = {}
     packed: dict[str, list[str]] = {}
     unknown = []
     for name, value in state_dict.items():
-        published = _our_name(PRESENT_NAMES[system], name)[0] or name
+        published = _our_name(present, name)[0] or name
         if _DERIVED.match(published):
             continue
         if published in given:
@@ -86,10 +95,28 @@ def load_transformers_state_dict(model: nn.Module, state_dict: Mapping) -> LoadR
     return load_official_state_dict(model, from_transformers(state_dict, type(model).__name__))
 
 
-def _rules(system: str) -> list[Rule]:
+def _tables(
+    system: str, names: Iterable[str], timm_backbone: bool = False
+) -> tuple[list[Rule], list[Rule]]:
+    """Rules (our name, published name) and (published name, present name)."""
+    if system == "DETR":
+        with_masks = any(name.startswith("mask_head.") for name in names)  # there and here
+        return detr_rules(with_masks, timm_backbone), detr_present_names(with_masks)
     if system not in RULES:
-        raise ValueError(f"{system!r} is not in transformers; known: {', '.join(RULES)}")
-    return RULES[system]
+        raise ValueError(f"{system!r} is not in transformers; known: {', '.join(RULES)}, DETR")
+    if timm_backbone:
+        raise ValueError(f"timm_backbone is for DETR alone, not for {system}")
+    return RULES[system], PRESENT_NAMES[system]
+
+
+def _check_strides(model: nn.Module) -> None:
+    assert isinstance(model.backbone, Backbone)
+    last = model.backbone.output_shape().get("res5")
+    if last is not None and last.stride != 32:
+        raise ValueError(
+            "transformers has no counterpart of MODEL.RESNETS.RES5_DILATION 2, but for DETR with "
+            "a ResNet of timm (timm_backbone)"
+        )
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -97,10 +124,12 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from ((name, b) for name, b in model.named_buffers() if _DERIVED_HERE.match(name))
 
 
-def _with_present_names(state: Mapping[str, torch.Tensor], system: str) -> dict[str, torch.Tensor]:
+def _with_present_names(
+    state: Mapping[str, torch.Tensor], present: Iterable[Rule]
+) -> dict[str, torch.Tensor]:
     renamed = {}
     for name, tensor in state.items():
-        new = next(iter(_their_names(PRESENT_NAMES[system], name)), name)
+        new = next(iter(_their_names(present, name)), name)
         if ".relative_position_bias." not in new or not new.endswith("_index"):  # no longer stored
             renamed[new] = tensor
     return renamed
@@ -108,7 +137,8 @@ def _with_present_names(state: Mapping[str, torch.Tensor], system: str) -> dict[
 
 def _derived(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What nothing reads, but strict loading asks for: counts of batches, a norm in Swin."""
-    means = [name for name in state if name.endswith(".running_mean")]
+    # DETR's norms are frozen ones, which count nothing.
+    means = [n for n in state if n.startswith(ENCODER) and n.endswith(".running_mean")]
     derived = {m.replace("running_mean", "num_batches_tracked"): torch.tensor(0) for m in means}
     for place in (ENCODER + "model.", ENCODER + "swin."):
         like = state.get(place + "encoder.layers.3.blocks.0.layernorm_before.weight")

@@ -126,6 +126,11 @@ def pixel_parts(cfg: CfgNode) -> dict:
     }
 
 
+def padded_size(images: ImageList) -> tuple[int, int]:
+    """Height and width of the batch."""
+    return images.tensor.shape[-2], images.tensor.shape[-1]
+
+
 def in_fast_layout(images: torch.Tensor) -> torch.Tensor:
     """The same images (N, 3, H, W); on a CPU with channels last in memory.
 
@@ -157,20 +162,3 @@ def _resize(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     if tuple(maps.shape[1:]) == tuple(size):
         return maps
     return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
-
-
-def binary_masks(
-    masks: torch.Tensor,
-    padded: tuple[int, int],
-    image: tuple[int, int],
-    output: tuple[int, int],
-) -> torch.Tensor:
-    """Logits (n, h, w) to masks (n, *output) bool, as in DETR's code: one by one, to save memory.
-
-    Thresholds at the size of the image, then takes the nearest pixel.
-    """
-    result = torch.zeros(len(masks), *output, dtype=torch.bool, device=masks.device)
-    for i in range(len(masks)):
-        seen = (resize_to_output(masks[i : i + 1], padded, image, image) > 0).to(torch.uint8)
-        result[i] = F.interpolate(seen[None], size=output, mode="nearest")[0, 0].bool()
-    return result

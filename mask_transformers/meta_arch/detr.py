@@ -5,6 +5,7 @@ all at once, and two heads for their class and box (section 3.2). A third head g
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -13,8 +14,7 @@ from torch import nn
 from torchvision.ops import box_convert
 
 from ..backbones.frozen_norm import fold_frozen_norms
-from ..inference.detection import best_classes, contiguous_probabilities, detected_instances
-from ..inference.detr_panoptic import detr_panoptic_inference, sure_queries
+from ..inference.detection import contiguous_probabilities
 from ..layers.convolution import biased_conv
 from ..layers.mlp import MLP
 from ..layers.pixel_grid import padded_grid
@@ -24,10 +24,9 @@ from ..pixel_decoders.input_features import channels_of
 from ..structures import BoxTargets, Scene
 from ..transformer_decoders.detr_mask_head import DETRMaskHead
 from ..transformer_decoders.standard import QueryDecoder
-from .base import MaskTransformer, binary_masks, in_fast_layout, resize_to_output
+from .base import MaskTransformer, in_fast_layout, padded_size
 from .detr_config import detr_arguments
-
-_FEW = 16  # masks that inference computes at a time, for the sake of memory
+from .detr_results import Wanted, image_results
 
 
 @META_ARCH_REGISTRY.register()
@@ -58,7 +57,10 @@ class DETR(MaskTransformer):
         object_mask_threshold: float = 0.85,
         detections_per_image: int = 100,
     ) -> None:
-        """``class_ids``: what the class head calls each class of the data set; None: the same."""
+        """``class_ids``: what the class head calls each class of the data set; None: the same.
+
+        ``thing_classes`` None: all classes are things.
+        """
         super().__init__(
             pixel_mean=pixel_mean, pixel_std=pixel_std, size_divisibility=size_divisibility
         )
@@ -78,10 +80,8 @@ class DETR(MaskTransformer):
         self.criterion = criterion
         ids = None if class_ids is None else torch.tensor(list(class_ids))
         self.register_buffer("class_ids", ids, persistent=False)
-        self.tasks = tuple(tasks)
-        self.thing_classes = thing_classes
-        self.object_mask_threshold = object_mask_threshold
-        self.detections_per_image = detections_per_image
+        things = set(range(num_classes)) if thing_classes is None else thing_classes
+        self.wanted = Wanted(frozenset(tasks), things, object_mask_threshold, detections_per_image)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -134,7 +134,7 @@ class DETR(MaskTransformer):
     def losses(self, batched_inputs: Sequence[dict]) -> dict[str, torch.Tensor]:
         """Weighted losses ``loss_*`` of a batch: of the mask head alone on a frozen detector."""
         images = self.prepare_images(batched_inputs)
-        padded = (images.tensor.shape[-2], images.tensor.shape[-1])
+        padded = padded_size(images)
         targets = [self._box_target(record, padded) for record in batched_inputs]
         with torch.set_grad_enabled(not self.freeze_detector):
             scene = self.detect(images.tensor, images.image_sizes)
@@ -161,42 +161,12 @@ class DETR(MaskTransformer):
         """Results per image, for images that are padded to one size."""
         images = self.prepare_images(batched_inputs)
         scene = self.detect(images.tensor, images.image_sizes)
-        padded = (images.tensor.shape[-2], images.tensor.shape[-1])
-        return [
-            self._infer_image(scene, i, record, size, padded)
-            for i, (record, size) in enumerate(zip(batched_inputs, images.image_sizes, strict=True))
-        ]
-
-    def _infer_image(self, scene: Scene, i: int, record: dict, size, padded) -> dict:
-        output = (record.get("height", size[0]), record.get("width", size[1]))
-        logits, boxes = (part[i].float() for part in scene.predictions[-1])
-        probabilities = contiguous_probabilities(logits, self.class_ids)
-        scores, labels, found = best_classes(
-            probabilities, self.detections_per_image, self.thing_classes
-        )
-        sure, classes = sure_queries(probabilities, self.object_mask_threshold)
-        wanted = {"instance": found, "panoptic": sure}
-        masks = self._some_masks(scene, i, {t: wanted[t] for t in wanted if t in self.tasks})
-        results: dict = {}
-        if "panoptic" in masks:
-            things = self.thing_classes
-            things = set(range(probabilities.shape[-1] - 1)) if things is None else things
-            seen = resize_to_output(masks["panoptic"], padded, size, size)
-            results["panoptic_seg"] = detr_panoptic_inference(classes, seen, things, output)
-        if "instance" in self.tasks or "box" in self.tasks:
-            results["instances"] = detected_instances(scores, labels, boxes[found], output)
-        if "instance" in masks:
-            binary = binary_masks(masks["instance"], padded, size, output)
-            results["instances"].pred_masks = binary
+        logits, boxes = (part.float() for part in scene.predictions[-1])
+        results = []
+        for i, (record, size) in enumerate(zip(batched_inputs, images.image_sizes, strict=True)):
+            output = (record.get("height", size[0]), record.get("width", size[1]))
+            probabilities = contiguous_probabilities(logits[i], self.class_ids)
+            masks = partial(self.masks, scene, i)
+            sizes = (padded_size(images), size, output)
+            results.append(image_results(self.wanted, probabilities, boxes[i], masks, *sizes))
         return results
-
-    def _some_masks(
-        self, scene: Scene, i: int, wanted: dict[str, torch.Tensor]
-    ) -> dict[str, torch.Tensor]:
-        """Mask logits of the queries that each task wants, every query's computed once."""
-        if not wanted:
-            return {}
-        used, position = torch.cat(list(wanted.values())).unique(return_inverse=True)
-        masks = torch.cat([self.masks(scene, i, few).float() for few in used.split(_FEW)])
-        parts = masks[position].split([len(index) for index in wanted.values()])
-        return dict(zip(wanted, parts, strict=True))

@@ -18,7 +18,7 @@ from ..inference.panoptic import confident_queries, panoptic_inference
 from ..inference.semantic import semantic_inference
 from ..registry import TRANSFORMER_DECODERS
 from ..structures import PixelFeatures
-from .base import MaskTransformer, pixel_parts, resize_to_output
+from .base import MaskTransformer, padded_size, pixel_parts, resize_to_output
 
 
 class MaskClassifier(MaskTransformer):
@@ -85,7 +85,7 @@ class MaskClassifier(MaskTransformer):
         """Weighted losses ``loss_*`` of a batch."""
         images = self.prepare_images(batched_inputs)
         pixels, predictions = self._network(images.tensor)
-        padded = (images.tensor.shape[-2], images.tensor.shape[-1])
+        padded = padded_size(images)
         targets = self.prepare_targets(batched_inputs, padded)
         return self.criterion(predictions, pixels.mask_features, targets)
 
@@ -123,7 +123,7 @@ class MaskClassifier(MaskTransformer):
 
     def _infer(self, record, class_logits, embeddings, pixels, images, size) -> dict:
         output = (record.get("height", size[0]), record.get("width", size[1]))
-        padded = (images.tensor.shape[-2], images.tensor.shape[-1])
+        padded = padded_size(images)
         used = self._used_queries(class_logits)
         masks = pixels.predict_masks(embeddings[None, used])[0].float()
         logits = class_logits[used].float()

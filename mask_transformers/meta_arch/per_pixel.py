@@ -21,7 +21,7 @@ from ..layers.mlp import MLP
 from ..losses.layer_names import layer_suffix
 from ..structures import PixelFeatures, Targets
 from ..transformer_decoders.standard import QueryDecoder, query_decoder
-from .base import MaskTransformer, in_fast_layout, pixel_parts, resize_to_output
+from .base import MaskTransformer, in_fast_layout, padded_size, pixel_parts, resize_to_output
 
 IGNORED = -1  # label of pixels that no target covers
 
@@ -100,14 +100,14 @@ class PerPixelBaseline(MaskTransformer):
     def losses(self, batched_inputs: Sequence[dict]) -> dict[str, torch.Tensor]:
         """``loss_sem_seg``, and ``_i`` of earlier layers."""
         images = self.prepare_images(batched_inputs)
-        padded = (images.tensor.shape[-2], images.tensor.shape[-1])
+        padded = padded_size(images)
         targets = self.prepare_targets(batched_inputs, padded)
         return self._pixel_losses(self._predict(images.tensor), targets)
 
     def infer(self, batched_inputs: Sequence[dict]) -> list[dict]:
         """``sem_seg`` holds logits (K, H, W), not probabilities."""
         images = self.prepare_images(batched_inputs)
-        padded = (images.tensor.shape[-2], images.tensor.shape[-1])
+        padded = padded_size(images)
         predictions = self._predict(images.tensor)
         results = []
         for record, logits, size in zip(

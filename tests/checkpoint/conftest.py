@@ -7,11 +7,16 @@ STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 @pytest.fixture(scope="session")
 def their_model():
-    """Function from a config to the same model in `transformers`, with random weights."""
+    """Function from a config to the same model in `transformers`, with random weights.
+
+    ``timm``: with a ResNet of timm, where DETR can have one.
+    """
     transformers = pytest.importorskip("transformers")
 
-    def make(cfg):
+    def make(cfg, timm=False):
         node = cfg.MODEL.MASK_TRANSFORMER
+        if cfg.MODEL.META_ARCHITECTURE == "DETR":
+            return _detr(transformers, cfg, timm)
         sizes = {
             "backbone_config": _backbone(transformers, cfg),
             "num_labels": node.NUM_CLASSES,
@@ -68,3 +73,26 @@ def _mask2former(node):
         "decoder_layers": node.TRANSFORMER_DECODER.LAYERS + 1,  # theirs counts the predictions
         "dim_feedforward": node.TRANSFORMER_DECODER.FFN_DIM,
     }
+
+
+def _detr(transformers, cfg, timm):
+    node = cfg.MODEL.MASK_TRANSFORMER
+    if timm:
+        kind = {"use_timm_backbone": True, "backbone": f"resnet{cfg.MODEL.RESNETS.DEPTH}"}
+        kind["dilation"] = cfg.MODEL.RESNETS.RES5_DILATION == 2
+    else:
+        kind = {"use_timm_backbone": False, "backbone_config": _backbone(transformers, cfg)}
+    config = transformers.DetrConfig(
+        **kind,
+        num_labels=node.NUM_CLASSES,
+        num_queries=node.QUERIES,
+        d_model=node.HIDDEN_DIM,
+        encoder_layers=node.PIXEL_DECODER.LAYERS,
+        encoder_attention_heads=node.PIXEL_DECODER.HEADS,
+        encoder_ffn_dim=node.PIXEL_DECODER.FFN_DIM,
+        decoder_layers=node.TRANSFORMER_DECODER.LAYERS,
+        decoder_attention_heads=node.TRANSFORMER_DECODER.HEADS,
+        decoder_ffn_dim=node.TRANSFORMER_DECODER.FFN_DIM,
+    )
+    kind = "Segmentation" if node.MASK_HEAD.ENABLED else "ObjectDetection"
+    return getattr(transformers, f"DetrFor{kind}")(config).eval()

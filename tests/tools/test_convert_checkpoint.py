@@ -53,6 +53,20 @@ def test_from_official_to_transformers_to_native(
     assert _same(read_state_dict(target), model.state_dict())
 
 
+def test_detr_with_the_resnet_of_timm(run, tiny_config, tmp_path):
+    cfg = tiny_config("detr_R50_dc5_coco")
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    model = build_model(cfg)
+    torch.save(model.state_dict(), tmp_path / "ours.pth")
+    arguments = [tmp_path / "ours.pth", tmp_path / "theirs.pth", "--from", "native"]
+    arguments += ["--to", "transformers", "--config-file", tmp_path / "config.yaml"]
+    with pytest.raises(SystemExit, match=r"^error: .*RES5_DILATION 2"):
+        run(*arguments)
+    run(*arguments, "--timm-backbone")
+    wanted = to_transformers(model, timm_backbone=True)
+    assert _same(read_state_dict(tmp_path / "theirs.pth"), wanted)
+
+
 def test_layout_of_the_files(run, model, options, tmp_path):
     torch.save(model.state_dict(), tmp_path / "ours.pth")
     for layout in ("native", "transformers"):

@@ -1,39 +1,10 @@
-"""Names of the library `transformers` for our tensors, in tables that are read both ways.
+"""Names of the library `transformers` for our tensors, in tables that are read both ways."""
 
-A rule is a pair of beginnings of names, the rest of which is the same; the first rule that fits
-counts. ``{i}`` stands for a number, and ``{q|k|v}`` for names that share the rows of one tensor
-of ours.
-"""
-
-Rule = tuple[str, str]
+from .transformers_parts import TAKEN_APART, Rule, below, resnet
 
 ENCODER = "model.pixel_level_module.encoder."
 _PIXEL = "model.pixel_level_module.decoder."
 _QUERY = "model.transformer_module."
-
-
-def _below(ours: str, theirs: str, names: dict[str, str]) -> list[Rule]:
-    return [(ours + our_name, theirs + their_name) for our_name, their_name in names.items()]
-
-
-_CONVOLUTIONS = {
-    "conv1.norm.": "layer.0.normalization.",
-    "conv1.": "layer.0.convolution.",
-    "conv2.norm.": "layer.1.normalization.",
-    "conv2.": "layer.1.convolution.",
-    "conv3.norm.": "layer.2.normalization.",
-    "conv3.": "layer.2.convolution.",
-    "shortcut.norm.": "shortcut.normalization.",
-    "shortcut.": "shortcut.convolution.",
-}
-_RESNET: list[Rule] = [
-    ("backbone.stem.conv1.norm.", ENCODER + "embedder.embedder.normalization."),
-    ("backbone.stem.conv1.", ENCODER + "embedder.embedder.convolution."),
-    *_below("backbone.res2.{i}.", ENCODER + "encoder.stages.0.layers.{i}.", _CONVOLUTIONS),
-    *_below("backbone.res3.{i}.", ENCODER + "encoder.stages.1.layers.{i}.", _CONVOLUTIONS),
-    *_below("backbone.res4.{i}.", ENCODER + "encoder.stages.2.layers.{i}.", _CONVOLUTIONS),
-    *_below("backbone.res5.{i}.", ENCODER + "encoder.stages.3.layers.{i}.", _CONVOLUTIONS),
-]
 
 _SWIN = {
     "patch_embed.proj.": "embeddings.patch_embeddings.projection.",
@@ -54,23 +25,18 @@ _SWIN_BLOCK = {
 def _swin(place: str) -> list[Rule]:
     blocks = "layers.{i}.blocks.{j}."
     return [
-        *_below("backbone.", place, _SWIN),
-        *_below("backbone." + blocks, place + "encoder." + blocks, _SWIN_BLOCK),
+        *below("backbone.", place, _SWIN),
+        *below("backbone." + blocks, place + "encoder." + blocks, _SWIN_BLOCK),
     ]
 
 
-_TAKEN_APART = {
-    "in_proj_weight": "{q|k|v}_proj.weight",
-    "in_proj_bias": "{q|k|v}_proj.bias",
-    "out_proj.": "out_proj.",
-}
 _CRITERION: Rule = ("criterion.class_balance", "criterion.empty_weight")
 
 _MASK2FORMER: list[Rule] = [
-    *_RESNET,
+    *resnet(ENCODER),
     *_swin(ENCODER),
     *((f"backbone.norm{i}.", f"{ENCODER}hidden_states_norms.stage{i + 1}.") for i in range(4)),
-    *_below(
+    *below(
         "pixel_decoder.layers.{i}.",
         _PIXEL + "encoder.layers.{i}.",
         {
@@ -81,7 +47,7 @@ _MASK2FORMER: list[Rule] = [
             "norm2.": "final_layer_norm.",
         },
     ),
-    *_below(
+    *below(
         "pixel_decoder.",
         _PIXEL,
         {
@@ -94,7 +60,7 @@ _MASK2FORMER: list[Rule] = [
             "mask_features.": "mask_projection.",
         },
     ),
-    *_below(
+    *below(
         "transformer_decoder.layers.{i}.",
         _QUERY + "decoder.layers.{i}.",
         {
@@ -106,12 +72,12 @@ _MASK2FORMER: list[Rule] = [
             "ffn_norm.": "final_layer_norm.",
         },
     ),
-    *_below(
+    *below(
         "transformer_decoder.layers.{i}.self_attn.",
         _QUERY + "decoder.layers.{i}.self_attn.",
-        _TAKEN_APART,
+        TAKEN_APART,
     ),
-    *_below(
+    *below(
         "transformer_decoder.",
         _QUERY,
         {
@@ -130,10 +96,10 @@ _DETR = "transformer_decoder.decoder."
 _DETR_LAYER = _QUERY + "decoder.layers.{i}."
 
 _MASKFORMER: list[Rule] = [
-    *_RESNET,
+    *resnet(ENCODER),
     *_swin(ENCODER + "model."),
     *((f"backbone.norm{i}.", f"{ENCODER}hidden_states_norms.{i}.") for i in range(4)),
-    *_below(
+    *below(
         "pixel_decoder.pyramid.",
         _PIXEL + "fpn.",
         {  # theirs counts from coarse to fine
@@ -154,7 +120,7 @@ _MASKFORMER: list[Rule] = [
         },
     ),
     ("pixel_decoder.mask_features.", _PIXEL + "mask_projection."),
-    *_below(
+    *below(
         _DETR + "layers.{i}.",
         _DETR_LAYER,
         {
@@ -165,8 +131,8 @@ _MASKFORMER: list[Rule] = [
             "norm3.": "final_layer_norm.",
         },
     ),
-    *_below(_DETR + "layers.{i}.self_attn.", _DETR_LAYER + "self_attn.", _TAKEN_APART),
-    *_below(_DETR + "layers.{i}.cross_attn.", _DETR_LAYER + "encoder_attn.", _TAKEN_APART),
+    *below(_DETR + "layers.{i}.self_attn.", _DETR_LAYER + "self_attn.", TAKEN_APART),
+    *below(_DETR + "layers.{i}.cross_attn.", _DETR_LAYER + "encoder_attn.", TAKEN_APART),
     (_DETR + "query_embed.", _QUERY + "queries_embedder."),
     (_DETR + "input_proj.", _QUERY + "input_projection."),
     (_DETR + "norm.", _QUERY + "decoder.layernorm."),
@@ -180,7 +146,7 @@ RULES = {"Mask2Former": _MASK2FORMER, "MaskFormer": _MASKFORMER}
 
 _PRESENT_SWIN: list[Rule] = [
     (ENCODER + "embeddings.", ENCODER + "swin.embeddings."),
-    *_below(
+    *below(
         ENCODER + "encoder.layers.{i}.blocks.{j}.",
         ENCODER + "swin.encoder.layers.{i}.blocks.{j}.",
         {
@@ -195,7 +161,7 @@ _PRESENT_SWIN: list[Rule] = [
     ),
     (ENCODER + "encoder.layers.", ENCODER + "swin.encoder.layers."),
 ]
-_PRESENT_DETR = _below(
+_PRESENT_DETR = below(
     _DETR_LAYER,
     _DETR_LAYER,
     {
