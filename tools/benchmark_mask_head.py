@@ -12,6 +12,7 @@ import argparse
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ from measuring import (
 from peak_memory import peak_above_resident, peaks_of_processes
 
 from mask_transformers.meta_arch.detr import DETR
+from mask_transformers.meta_arch.detr_results import masks_of
 from mask_transformers.structures import Scene
 
 MODEL = "detr_R50_coco_panoptic"
@@ -92,7 +94,7 @@ def all_runs(model: DETR, args: argparse.Namespace) -> dict[str, Callable[[], to
     kept = {f"{OURS}{k}": kept_queries(model, k) for k in args.queries}
 
     def run_ours(index: torch.Tensor) -> torch.Tensor:
-        return model._some_masks(scene, 0, {"panoptic": index})["panoptic"]
+        return masks_of(partial(model.masks, scene, 0), {"panoptic": index})["panoptic"]
 
     runs = {name: lambda index=index: run_ours(index) for name, index in kept.items()}
     most = kept_queries(model, max(args.queries))
