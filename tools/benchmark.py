@@ -1,6 +1,6 @@
 """Speed and memory beside the library transformers, with equal weights.
 
-    python tools/benchmark.py inference [--system maskformer]
+    python tools/benchmark.py inference [--system maskformer | --system detr]
     python tools/benchmark.py training-step
 
 Needs the extra ``benchmark``. Runs of the two models alternate in one process; peak memory is
@@ -9,56 +9,67 @@ measured in one process each. All on the CPU, with random weights and images.
 
 import argparse
 import json
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from detectron2.structures import BitMasks, Instances
-from peak_memory import peak_above_resident
+from measuring import (
+    add_measuring_arguments,
+    alternating_seconds,
+    generator,
+    image_size,
+    medians,
+    random_images,
+    random_model,
+    relative_difference,
+    rounded,
+)
+from peak_memory import peak_above_resident, peaks_of_processes
 from torch import nn
 from transformers_model import build_transformers_model, train_with_frozen_norms
 
-from mask_transformers import model_zoo
 
+@dataclass(frozen=True)
+class System:
+    """A model of the zoo, and which outputs are compared: our key and their attribute."""
+
+    model: str
+    outputs: dict[str, tuple[str, str]]
+    size: tuple[int, int] = (640, 640)
+
+
+_MASKS = {
+    "logits": ("pred_logits", "class_queries_logits"),
+    "masks": ("pred_masks", "masks_queries_logits"),
+}
+_BOXES = {"logits": ("pred_logits", "logits"), "boxes": ("pred_boxes", "pred_boxes")}
 SYSTEMS = {
-    "mask2former": "mask2former_R50_coco_panoptic",
-    "maskformer": "maskformer_R50_ade20k_semantic",
+    "mask2former": System("mask2former_R50_coco_panoptic", _MASKS),
+    "maskformer": System("maskformer_R50_ade20k_semantic", _MASKS),
+    "detr": System("detr_R50_coco", _BOXES, (800, 1066)),
 }
 MODELS = ("ours", "transformers")
 
 
-def build_ours(system: str) -> nn.Module:
-    """Our model with random weights that leave no part idle (offsets begin at zero otherwise)."""
-    torch.manual_seed(0)
-    model = model_zoo.build(SYSTEMS[system])
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                fan_in = parameter[0].numel()
-                parameter.normal_(0, fan_in**-0.5)
-    return model
-
-
 def build(which: str, system: str) -> nn.Module:
     """One model alone in memory; both have the same weights."""
-    model = build_ours(system)
+    model = random_model(SYSTEMS[system].model)
     return model if which == "ours" else build_transformers_model(model)
 
 
 def inference_run(which: str, model: nn.Module, args: argparse.Namespace) -> Callable[[], dict]:
-    """A function that returns class logits and mask logits at stride 4 of the last layer."""
-    images = torch.randn(args.images, 3, args.size, args.size, generator=_generator())
+    """A function that returns the outputs of the last layer; masks have a stride of 4."""
+    images = random_images(args.images, args.size)
+    outputs = SYSTEMS[args.system].outputs
 
     def run_ours() -> dict:
         out = model.raw_outputs(images)
-        return {"logits": out["pred_logits"], "masks": out["pred_masks"]}
+        return {name: out[key] for name, (key, _) in outputs.items()}
 
     def run_transformers() -> dict:
         out = model(pixel_values=images)
-        return {"logits": out.class_queries_logits, "masks": out.masks_queries_logits}
+        return {name: getattr(out, attribute) for name, (_, attribute) in outputs.items()}
 
     return torch.no_grad()(run_ours if which == "ours" else run_transformers)
 
@@ -93,23 +104,19 @@ def training_run(which: str, model: nn.Module, args: argparse.Namespace) -> Call
 
 
 def _training_inputs(args: argparse.Namespace) -> list[dict]:
-    generator, size = _generator(), args.size
+    random, (height, width) = generator(), args.size
     records = []
     for _ in range(args.images):
-        instances = Instances((size, size))
-        instances.gt_classes = torch.randint(133, (args.masks,), generator=generator)
-        corners = torch.randint(size // 2, (args.masks, 2), generator=generator)
-        masks = torch.zeros(args.masks, size, size, dtype=torch.bool)
+        instances = Instances((height, width))
+        instances.gt_classes = torch.randint(133, (args.masks,), generator=random)
+        corners = torch.randint(min(height, width) // 2, (args.masks, 2), generator=random)
+        masks = torch.zeros(args.masks, height, width, dtype=torch.bool)
         for mask, (y, x) in zip(masks, corners, strict=True):
-            mask[y : y + size // 3, x : x + size // 3] = True
+            mask[y : y + height // 3, x : x + width // 3] = True
         instances.gt_masks = BitMasks(masks)
-        image = torch.randint(256, (3, size, size), generator=generator, dtype=torch.uint8)
+        image = torch.randint(256, (3, height, width), generator=random, dtype=torch.uint8)
         records.append({"image": image, "instances": instances})
     return records
-
-
-def _generator() -> torch.Generator:
-    return torch.Generator().manual_seed(1)
 
 
 RUNS = {"inference": inference_run, "training-step": training_run}
@@ -120,15 +127,10 @@ def compare_speed(args: argparse.Namespace) -> dict:
     models = {which: build(which, args.system) for which in MODELS}
     runs = {which: RUNS[args.task](which, model, args) for which, model in models.items()}
     first = {which: run() for which, run in runs.items()}
-    seconds: dict[str, list[float]] = {which: [] for which in MODELS}
-    for _ in range(args.repeats):
-        for which, run in runs.items():
-            begin = time.perf_counter()
-            run()
-            seconds[which].append(time.perf_counter() - begin)
-    median = {which: statistics.median(values) for which, values in seconds.items()}
+    seconds = alternating_seconds(runs, args.repeats)
+    median = medians(seconds)
     return {
-        "seconds": {w: [round(s, 3) for s in values] for w, values in seconds.items()},
+        "seconds": rounded(seconds),
         "median": {w: round(value, 3) for w, value in median.items()},
         "times_faster": round(median["transformers"] / median["ours"], 2),
         "difference": {
@@ -138,38 +140,28 @@ def compare_speed(args: argparse.Namespace) -> dict:
     }
 
 
-def relative_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """Largest difference, relative to the largest value."""
-    return float((ours - theirs).abs().max() / theirs.abs().max())
-
-
-def compare_memory(args: argparse.Namespace) -> dict:
+def compare_memory() -> dict:
     """MiB above the loaded model at the peak, one process each."""
-    peak = {}
-    for which in MODELS:
-        command = [sys.executable, __file__, *sys.argv[1:], "--memory-of", which]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        peak[which] = float(output.split()[-1])
+    peak = peaks_of_processes(__file__, MODELS)
     return {"peak_mib": peak, "share_of_memory": round(peak["ours"] / peak["transformers"], 3)}
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line, with the sizes of the task where none are given."""
+    """The command line, with the sizes of the task and system where none are given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("task", choices=RUNS)
     parser.add_argument("--system", choices=SYSTEMS, default="mask2former")
-    parser.add_argument("--size", type=int, help="side of the images (640; training 512)")
+    add_measuring_arguments(parser)
     parser.add_argument("--images", type=int, help="images in a batch (1; training 2)")
     parser.add_argument("--masks", type=int, default=10, help="masks in an image")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=7, help="timed runs of each model")
     parser.add_argument("--still", action="store_true", help="a learning rate of 0")
     parser.add_argument("--memory-of", choices=MODELS, help="only measure the memory of this one")
     args = parser.parse_args()
     training = args.task == "training-step"
     if training and args.system != "mask2former":
         parser.error("training-step compares Mask2Former alone")
-    args.size = args.size or (512 if training else 640)
+    default = (512, 512) if training else SYSTEMS[args.system].size
+    args.size = image_size(parser, args.size, default)
     args.images = args.images or (2 if training else 1)
     return args
 
@@ -182,7 +174,7 @@ def main() -> None:
         model = build(args.memory_of, args.system)
         print(peak_above_resident(RUNS[args.task](args.memory_of, model, args)))
         return
-    print(json.dumps(compare_speed(args) | compare_memory(args), indent=1))
+    print(json.dumps(compare_speed(args) | compare_memory(), indent=1))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 import ctypes
 import gc
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,16 @@ def peak_above_resident(run: Callable[[], Any], times: int = 3) -> float:
     for _ in range(times):
         run()
     return round((_status("VmHWM") - before) / 1024)
+
+
+def peaks_of_processes(script: str, names: Iterable[str]) -> dict[str, float]:
+    """What ``script`` prints with ``--memory-of NAME`` and this command line: a process each."""
+    peaks = {}
+    for name in names:
+        command = [sys.executable, script, *sys.argv[1:], "--memory-of", name]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        peaks[name] = float(output.split()[-1])
+    return peaks
 
 
 def _status(field: str) -> int:

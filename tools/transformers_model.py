@@ -9,21 +9,25 @@ from mask_transformers.checkpoint import to_transformers
 
 
 def build_transformers_model(ours: nn.Module) -> nn.Module:
-    """A Mask2Former, or MaskFormer with the plain pyramid, of the published sizes with ResNet-50.
+    """A DETR, Mask2Former, or MaskFormer with the plain pyramid, as published with ResNet-50.
 
     ValueError or RuntimeError names the tensors where ``ours`` is another model.
     """
     import transformers
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    state = to_transformers(ours)
+    state, system = to_transformers(ours), type(ours).__name__
+    stages = ["stage4"] if system == "DETR" else ["stage1", "stage2", "stage3", "stage4"]
+    classes = "class_labels_classifier" if system == "DETR" else "class_predictor"
     sizes: dict[str, Any] = {
-        "backbone_config": transformers.ResNetConfig(
-            out_features=["stage1", "stage2", "stage3", "stage4"]
-        ),
-        "num_labels": len(state["class_predictor.bias"]) - 1,
+        "backbone_config": transformers.ResNetConfig(out_features=stages),
+        "num_labels": len(state[f"{classes}.bias"]) - 1,
     }
-    if type(ours).__name__ == "MaskFormer":
+    if system == "DETR":
+        # Its ResNet has the frozen norms and the stride in the 3×3 convolution of ours.
+        config = transformers.DetrConfig(use_timm_backbone=False, **sizes)
+        model = transformers.DetrForObjectDetection(config)
+    elif system == "MaskFormer":
         config = transformers.MaskFormerConfig(**sizes)
         model = transformers.MaskFormerForInstanceSegmentation(config)
     else:

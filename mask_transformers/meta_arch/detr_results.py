@@ -45,7 +45,7 @@ def image_results(
     )
     sure, classes = sure_queries(probabilities, wanted.object_mask_threshold)
     shown = {"instance": found, "panoptic": sure}
-    masks = _masks_of(compute_masks, {t: shown[t] for t in shown if t in wanted.tasks})
+    masks = masks_of(compute_masks, {t: shown[t] for t in shown if t in wanted.tasks})
     results: dict = {}
     if "panoptic" in masks:
         seen = resize_to_output(masks["panoptic"], padded, image, image)
@@ -59,7 +59,7 @@ def image_results(
     return results
 
 
-def _masks_of(
+def masks_of(
     compute_masks: Callable[[torch.Tensor], torch.Tensor], shown: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """Mask logits of the queries of each task, every query's computed once."""

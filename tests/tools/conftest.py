@@ -1,6 +1,7 @@
 """The tools are scripts, loaded from their files; a miniature model with random weights."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,19 @@ def load_tool():
         return module
 
     return load
+
+
+@pytest.fixture
+def load_benchmark(load_tool, monkeypatch):
+    """As ``load_tool``, for a script that imports modules beside it."""
+    monkeypatch.syspath_prepend(TOOLS)
+    return load_tool
+
+
+@pytest.fixture
+def command_line(monkeypatch):
+    """Function from the words of a command line, without the script, that makes it this one's."""
+    return lambda *words: monkeypatch.setattr(sys, "argv", ["tool.py", *words])
 
 
 @pytest.fixture(scope="session")
