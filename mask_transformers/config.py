@@ -55,6 +55,13 @@ def _add_model_keys(cfg: CN) -> None:
     node.PIXEL_DECODER.FFN_DIM = 1024
     # Dropout in the encoder layers of "TransformerFPNPixelDecoder".
     node.PIXEL_DECODER.DROPOUT = 0.1
+    # "AxialPixelDecoder": blocks at the strides of IN_FEATURES, coarse to fine; the two coarsest are
+    # axial-attention blocks, the others bottlenecks.
+    node.PIXEL_DECODER.BLOCKS = [1, 5, 1, 1]
+    # "AxialPixelDecoder": width at the coarsest stride, half of it at the next, and so on.
+    node.PIXEL_DECODER.WIDTH = 512
+    # "AxialPixelDecoder": stochastic depth, probability of leaving out a block in training.
+    node.PIXEL_DECODER.DROP_PATH_RATE = 0.0
 
     # Keys of the transformer decoder.
     node.TRANSFORMER_DECODER = CN()
@@ -68,6 +75,11 @@ def _add_model_keys(cfg: CN) -> None:
     node.TRANSFORMER_DECODER.FFN_DIM = 2048
     # Dropout in the layers of "StandardDecoder".
     node.TRANSFORMER_DECODER.DROPOUT = 0.1
+    # "KMeansDecoder": stochastic depth, probability of leaving out an update in training.
+    node.TRANSFORMER_DECODER.DROP_PATH_RATE = 0.0
+    # "KMeansDecoder": how queries look at pixels, as cluster centres do in one "kmeans" step, or by
+    # ordinary "softmax" cross-attention, an ablation.
+    node.TRANSFORMER_DECODER.CROSS_ATTENTION = "kmeans"
     # "MaskedAttentionDecoder": whether queries look only where they saw their mask; False is plain
     # cross-attention, an ablation.
     node.TRANSFORMER_DECODER.MASKED = True
@@ -96,6 +108,12 @@ def _add_model_keys(cfg: CN) -> None:
     node.LOSS.BOX_WEIGHT = 5.0
     # Weight of the generalised IoU of boxes in DETR, in the cost and in the loss.
     node.LOSS.GIOU_WEIGHT = 2.0
+    # Weight of the cross entropy over mask ids of every pixel, in kMaX-DeepLab.
+    node.LOSS.MASK_ID_WEIGHT = 0.3
+    # Weight of pixel-wise instance discrimination, in kMaX-DeepLab.
+    node.LOSS.INSTANCE_WEIGHT = 1.0
+    # Weight of the auxiliary semantic head, in kMaX-DeepLab.
+    node.LOSS.SEMANTIC_WEIGHT = 1.0
     # Weight of no-object in the class cross entropy.
     node.LOSS.NO_OBJECT_WEIGHT = 0.1
     # Number of points P at which Mask2Former compares masks; MaskFormer takes whole masks.
@@ -115,6 +133,12 @@ def _add_model_keys(cfg: CN) -> None:
     node.TEST.OBJECT_MASK_THRESHOLD = 0.8
     # Panoptic: segments that keep less than this share of their mask are dropped.
     node.TEST.OVERLAP_THRESHOLD = 0.8
+    # Panoptic in kMaX-DeepLab: things are dropped whose class score is below this.
+    node.TEST.THING_THRESHOLD = 0.7
+    # Panoptic in kMaX-DeepLab: the same for stuff.
+    node.TEST.STUFF_THRESHOLD = 0.5
+    # Panoptic in kMaX-DeepLab: a mask has the pixels that it gives at least this probability.
+    node.TEST.PIXEL_THRESHOLD = 0.4
 
 
 def _add_backbone_keys(cfg: CN) -> None:

@@ -1,0 +1,86 @@
+"""Convolution and synchronised batch norm, as in MaX-DeepLab and kMaX-DeepLab."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import NaiveSyncBatchNorm
+from torch import nn
+
+EPSILON, MOMENTUM = 1e-3, 0.01
+
+
+class SyncNorm(NaiveSyncBatchNorm):
+    """Batch norm over all processes and all but the second dimension, with the authors' constants.
+
+    On one process it is plain batch norm; on several it needs no GPU.
+    """
+
+    def __init__(self, channels: int, scale: float = 1.0) -> None:
+        """``scale``: what the weight starts from."""
+        super().__init__(channels, eps=EPSILON, momentum=MOMENTUM)
+        nn.init.constant_(self.weight, scale)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, L) or (N, C, H, W) to the same shape."""
+        return super().forward(x) if x.dim() == 4 else super().forward(x.unsqueeze(-1)).squeeze(-1)
+
+
+class ConvNorm(nn.Module):
+    """Convolution that keeps the size, norm, and an activation if there is one."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 1,
+        *,
+        groups: int = 1,
+        bias: bool = False,
+        activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        """``scale``: what the weight of the norm starts from, 0 at the end of a residual branch."""
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel, padding=kernel // 2, groups=groups, bias=bias
+        )
+        self.norm = SyncNorm(out_channels, scale)
+        self.activation = activation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to (N, C', H, W)."""
+        x = self.norm(self.conv(x))
+        return x if self.activation is None else self.activation(x)
+
+
+class LinearNorm(nn.Module):
+    """The same for queries (N, C, Q): a convolution of width 1 along them."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        """See :class:`ConvNorm`."""
+        super().__init__()
+        self.conv = nn.Conv1d(in_channels, out_channels, 1, bias=False)
+        self.norm = SyncNorm(out_channels, scale)
+        self.activation = activation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, Q) to (N, C', Q)."""
+        x = self.norm(self.conv(x))
+        return x if self.activation is None else self.activation(x)
+
+
+def resize_aligned(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Bilinear resizing of (N, C, h, w) that aligns corners exactly where the width is odd.
+
+    Sizes of these systems are odd (16k + 1), where the corner pixels of all strides lie on another.
+    """
+    aligned = x.shape[-1] % 2 == 1
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=aligned)
