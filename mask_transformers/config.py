@@ -35,8 +35,11 @@ def _add_model_keys(cfg: CN) -> None:
     # Width of the mask embeddings and of the mask features they are multiplied with.
     node.MASK_DIM = 256
     # Images are padded (right and bottom) to a multiple of this many pixels; 0 pads only to the
-    # largest image of the batch.
+    # largest image of the batch. kMaX-DeepLab pads to one pixel more than a multiple.
     node.SIZE_DIVISIBILITY = 32
+    # kMaX-DeepLab: height and width that smaller images are padded to, as in the published models
+    # ([1281, 1281] for COCO); [] for no more than SIZE_DIVISIBILITY asks.
+    node.PADDED_SIZE = []
 
     # Keys of the pixel decoder.
     node.PIXEL_DECODER = CN()
@@ -55,8 +58,8 @@ def _add_model_keys(cfg: CN) -> None:
     node.PIXEL_DECODER.FFN_DIM = 1024
     # Dropout in the encoder layers of "TransformerFPNPixelDecoder".
     node.PIXEL_DECODER.DROPOUT = 0.1
-    # "AxialPixelDecoder": blocks at the strides of IN_FEATURES, coarse to fine; the two coarsest are
-    # axial-attention blocks, the others bottlenecks.
+    # "AxialPixelDecoder": blocks at the strides of IN_FEATURES, coarse to fine: axial attention at
+    # the two coarsest, bottlenecks at the others.
     node.PIXEL_DECODER.BLOCKS = [1, 5, 1, 1]
     # "AxialPixelDecoder": width at the coarsest stride, half of it at the next, and so on.
     node.PIXEL_DECODER.WIDTH = 512

@@ -68,6 +68,15 @@ class BoxTargets:
 
 
 @dataclass
+class DensePrediction:
+    """What a layer of MaX-DeepLab or kMaX-DeepLab predicts."""
+
+    class_logits: torch.Tensor  # (N, Q, K+1)
+    mask_logits: torch.Tensor  # (N, Q, h, w)
+    pixel_features: torch.Tensor  # (N, C, h, w), of length one
+
+
+@dataclass
 class Targets:
     """Ground truth of one image; ``name`` appears in error messages."""
 

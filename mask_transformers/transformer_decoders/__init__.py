@@ -1,6 +1,7 @@
 """Transformer decoders: queries to class logits and mask embeddings."""
 
+from .kmeans import KMeansDecoder
 from .masked_attention import MaskedAttentionDecoder
 from .standard import StandardDecoder
 
-__all__ = ["MaskedAttentionDecoder", "StandardDecoder"]
+__all__ = ["KMeansDecoder", "MaskedAttentionDecoder", "StandardDecoder"]

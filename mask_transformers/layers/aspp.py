@@ -1,0 +1,33 @@
+"""Atrous spatial pyramid pooling (DeepLab v3, section 3.3)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .conv_norm import ConvNorm
+
+
+class ASPP(nn.Module):
+    """Convolutions of several dilations and the mean of all pixels, side by side."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, rates: Sequence[int] = (6, 12, 18)
+    ) -> None:
+        """``rates`` are the dilations of the 3×3 convolutions."""
+        super().__init__()
+        self.point = ConvNorm(in_channels, out_channels, activation=F.gelu)
+        self.dilated = nn.ModuleList(
+            ConvNorm(in_channels, out_channels, 3, activation=F.gelu) for _ in rates
+        )
+        for layer, rate in zip(self.dilated, rates, strict=True):
+            layer.conv.dilation = layer.conv.padding = (rate, rate)
+        self.pool = ConvNorm(in_channels, out_channels, activation=F.gelu)
+        self.out = ConvNorm((2 + len(rates)) * out_channels, out_channels, activation=F.gelu)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, h, w) to (N, C', h, w)."""
+        mean = self.pool(x.mean((2, 3), keepdim=True))
+        parts = [self.point(x), *(layer(x) for layer in self.dilated)]
+        return self.out(torch.cat([*parts, mean.expand_as(parts[0])], dim=1))

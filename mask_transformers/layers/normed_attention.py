@@ -1,0 +1,25 @@
+"""Attention with batch norms in place of a scale and an output projection (MaX-DeepLab, 3.1)."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .conv_norm import SyncNorm
+
+
+class NormedAttention(nn.Module):
+    """Multi-head attention of given queries, keys and values, (N, C, L) each."""
+
+    def __init__(self, heads: int, value_dim: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.similarity_norm = SyncNorm(heads)
+        self.output_norm = SyncNorm(value_dim)
+
+    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """``query`` (N, C, Q), ``key`` (N, C, L), ``value`` (N, D, L) to (N, D, Q)."""
+        q, k, v = (x.unflatten(1, (self.heads, -1)) for x in (query, key, value))
+        similarity = torch.einsum("nhcq,nhcl->nhql", q, k)
+        weights = self.similarity_norm(similarity).float().softmax(-1).to(v.dtype)
+        seen = torch.einsum("nhql,nhdl->nhdq", weights, v).flatten(1, 2)
+        return F.gelu(self.output_norm(seen))
