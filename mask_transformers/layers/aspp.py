@@ -19,10 +19,9 @@ class ASPP(nn.Module):
         super().__init__()
         self.point = ConvNorm(in_channels, out_channels, activation=F.gelu)
         self.dilated = nn.ModuleList(
-            ConvNorm(in_channels, out_channels, 3, activation=F.gelu) for _ in rates
+            ConvNorm(in_channels, out_channels, 3, dilation=rate, activation=F.gelu)
+            for rate in rates
         )
-        for layer, rate in zip(self.dilated, rates, strict=True):
-            layer.conv.dilation = layer.conv.padding = (rate, rate)
         self.pool = ConvNorm(in_channels, out_channels, activation=F.gelu)
         self.out = ConvNorm((2 + len(rates)) * out_channels, out_channels, activation=F.gelu)
 

@@ -35,6 +35,7 @@ class ConvNorm(nn.Module):
         out_channels: int,
         kernel: int = 1,
         *,
+        dilation: int = 1,
         groups: int = 1,
         bias: bool = False,
         activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
@@ -43,7 +44,13 @@ class ConvNorm(nn.Module):
         """``scale``: what the weight of the norm starts from, 0 at the end of a residual branch."""
         super().__init__()
         self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel, padding=kernel // 2, groups=groups, bias=bias
+            in_channels,
+            out_channels,
+            kernel,
+            padding=kernel // 2 * dilation,
+            dilation=dilation,
+            groups=groups,
+            bias=bias,
         )
         self.norm = SyncNorm(out_channels, scale)
         self.activation = activation

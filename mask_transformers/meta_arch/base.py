@@ -52,7 +52,8 @@ class MaskTransformer(nn.Module):
             return self.losses(batched_inputs)
         groups = defaultdict(list)
         for index, record in enumerate(batched_inputs):
-            groups[self._padded_size(record["image"])].append(index)
+            height, width = record["image"].shape[-2:]
+            groups[self.padded_image_size((height, width))].append(index)
         results: dict[int, dict] = {}
         for indices in groups.values():
             group = [batched_inputs[index] for index in indices]
@@ -67,9 +68,10 @@ class MaskTransformer(nn.Module):
         """Results per image, for images that are padded to one size."""
         raise NotImplementedError
 
-    def _padded_size(self, image: torch.Tensor) -> tuple[int, ...]:
+    def padded_image_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width that an image of ``size`` is padded to when it is alone."""
         step = max(self.size_divisibility, 1)
-        return tuple(-(-length // step) * step for length in image.shape[-2:])
+        return -(-size[0] // step) * step, -(-size[1] // step) * step
 
     def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
         """As in ``nn.Module``; names of the official release are translated on the way."""
@@ -82,7 +84,12 @@ class MaskTransformer(nn.Module):
             (record["image"].to(self.device) - self.pixel_mean) / self.pixel_std
             for record in batched_inputs
         ]
-        return ImageList.from_tensors(images, self.size_divisibility)
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        height, width = (max(s) for s in zip(*map(self.padded_image_size, sizes), strict=True))
+        padded = [
+            F.pad(x, (0, width - w, 0, height - h)) for x, (h, w) in zip(images, sizes, strict=True)
+        ]
+        return ImageList(torch.stack(padded), sizes)
 
     def prepare_targets(
         self, batched_inputs: Sequence[dict], padded: tuple[int, int]
