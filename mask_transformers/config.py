@@ -172,6 +172,19 @@ def _add_backbone_keys(cfg: CN) -> None:
     # Recompute the blocks in the backward pass: less memory, more time, the same results.
     cfg.MODEL.SWIN.ACTIVATION_CHECKPOINTING = False
 
+    # Keys of the backbone "build_convnext_backbone".
+    cfg.MODEL.CONVNEXT = CN()
+    # Size of the ConvNeXt: "tiny", "small", "base" or "large".
+    cfg.MODEL.CONVNEXT.VARIANT = "tiny"
+    # Stochastic depth: probability of leaving out the last block in training; it increases linearly
+    # from 0 in the first block.
+    cfg.MODEL.CONVNEXT.DROP_PATH_RATE = 0.3
+    # Initial weights: "" for random ones, "imagenet" (ImageNet-1K) or "imagenet22k" for timm's
+    # download, or the path of a state dict in timm's or the ConvNeXt authors' names.
+    cfg.MODEL.CONVNEXT.WEIGHTS = ""
+    # Recompute the blocks in the backward pass: less memory, more time, the same results.
+    cfg.MODEL.CONVNEXT.ACTIVATION_CHECKPOINTING = False
+
     # Stem of "build_resnet_deeplab_backbone": "deeplab" (three 3x3 convolutions, the c of R101c) or
     # "basic".
     cfg.MODEL.RESNETS.STEM_TYPE = "deeplab"

@@ -10,7 +10,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 
 from mask_transformers import model_zoo
-from mask_transformers.backbones.swin import VARIANTS, Variant
+from mask_transformers.backbones import convnext, swin
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PANOPTIC = "mask2former_R50_coco_panoptic"
@@ -29,6 +29,9 @@ MINIATURE = {
     "MODEL.SWIN.WINDOW_SIZE": 3,
     "MODEL.SWIN.DROP_PATH_RATE": 0.0,
     "MODEL.SWIN.WEIGHTS": "",
+    "MODEL.CONVNEXT.VARIANT": "miniature",
+    "MODEL.CONVNEXT.DROP_PATH_RATE": 0.0,
+    "MODEL.CONVNEXT.WEIGHTS": "",
     "MODEL.MASK_TRANSFORMER.HIDDEN_DIM": 64,
     "MODEL.MASK_TRANSFORMER.MASK_DIM": 16,
     "MODEL.MASK_TRANSFORMER.QUERIES": 7,
@@ -67,7 +70,8 @@ _OFFICIAL_PREFIXES = {
 
 
 # As deep as a Swin Transformer needs to be for every kind of block, and narrow.
-VARIANTS["miniature"] = Variant(16, (2, 2, 2, 2), (1, 2, 2, 4))
+swin.VARIANTS["miniature"] = swin.Variant(16, (2, 2, 2, 2), (1, 2, 2, 4))
+convnext.VARIANTS["miniature"] = convnext.Variant(8, (1, 2, 1, 1))
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """Names and shapes of the published checkpoints, one file a model in manifests/.
 
-``{0..5}`` and ``{0,2}`` stand for the numbers of a range or a list; a shape follows each name.
+``{0..5}`` stands for the numbers of a range, ``{0,2}`` and ``{weight,bias}`` for what they list; a
+shape follows each name.
 """
 
 import re
@@ -64,6 +65,7 @@ def test_every_tensor_is_covered_and_none_left_over(name, rename):
 
 def test_ranges_are_read():
     assert _expanded("a.{0..2}.b.{1,5}") == [f"a.{i}.b.{j}" for i in (0, 1, 2) for j in (1, 5)]
+    assert _expanded("a.{w,b}") == ["a.w", "a.b"]
     assert len(_manifest("mask2former_R50_coco_panoptic")) == 558
 
 

@@ -2,8 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from mask_transformers.inference.instance import instance_inference, top_instances
-from mask_transformers.inference.semantic import semantic_inference
+from mask_transformers.inference.instance import (
+    instance_inference,
+    kmax_instance_inference,
+    top_instances,
+)
+from mask_transformers.inference.semantic import kmax_semantic_inference, semantic_inference
 
 
 def test_score_is_class_probability_times_mean_foreground_probability():
@@ -68,6 +72,39 @@ def test_semantic_is_the_sum_over_queries():
     for label in range(4):
         expected = sum(logits[q].softmax(-1)[label] * masks[q].sigmoid() for q in range(3))
         torch.testing.assert_close(scores[label], expected)
+
+
+def test_masks_that_share_a_pixel():
+    logits = torch.tensor([[3.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 9.0]])
+    masks = torch.zeros(3, 4, 5)
+    masks[0, 1:3] = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0])
+    shares = masks.softmax(0)
+    result = kmax_instance_inference(logits, masks, count=2)
+    assert result.pred_classes.tolist() == [0, 1]
+    assert torch.equal(result.pred_masks[0], shares[0] >= 0.4)
+    assert result.pred_masks.sum((1, 2)).tolist() == [8, 0]
+    expected = logits.softmax(-1)[0, 0] * shares[0, 1, 1:].mean()
+    torch.testing.assert_close(result.scores, torch.stack([expected, torch.tensor(0.0)]))
+    wider = kmax_instance_inference(logits, masks, count=2, classes={1}, pixel_threshold=0.3)
+    assert wider.pred_classes.tolist() == [1]
+    assert wider.pred_masks.sum() == 12
+    semantic = kmax_semantic_inference(logits, masks)
+    for label in range(2):
+        expected = sum(logits[q].softmax(-1)[label] * shares[q] for q in range(3))
+        torch.testing.assert_close(semantic[label], expected)
+
+
+def test_no_queries_that_share_a_pixel():
+    result = kmax_instance_inference(torch.zeros(0, 3), torch.zeros(0, 4, 4))
+    assert result.pred_masks.shape == (0, 4, 4)
+    assert not kmax_semantic_inference(torch.zeros(0, 3), torch.zeros(0, 4, 4)).any()
+
+
+def test_semantic_of_shared_pixels_is_that_of_the_official_code(shared):
+    golden = np.load(shared / "parity/inference/kmax_deeplab.npz")
+    logits, masks = (torch.from_numpy(golden[k]) for k in ("pred_logits", "pred_masks"))
+    semantic = kmax_semantic_inference(logits, masks)[:, ::4, ::4].numpy()
+    np.testing.assert_allclose(semantic, golden["semantic"], rtol=1e-5, atol=1e-6)
 
 
 def test_results_are_those_of_the_official_code(shared):

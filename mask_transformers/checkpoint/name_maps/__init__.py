@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from . import detr, mask2former, maskformer
+from . import detr, kmax, mask2former, maskformer
 
 # Meta-architecture → rules (pattern, replacement), the first match counts; None drops a tensor.
 RULES: dict[str, list[tuple[str, str | None]]] = {
@@ -11,6 +11,7 @@ RULES: dict[str, list[tuple[str, str | None]]] = {
     "MaskFormer": maskformer.RULES,
     "PerPixelBaseline": maskformer.PER_PIXEL_RULES,
     "DETR": detr.RULES,
+    "KMaXDeepLab": kmax.RULES,
 }
 
 
