@@ -5,7 +5,7 @@
 
 Rule = tuple[str, str | None]
 
-_PIXEL = r"sem_seg_head\.pixel_decoder\."
+_PIXEL = r"sem_seg_head\.(?:pixel_decoder\.)?"  # without it as in older files of MaskFormer
 _QUERY = r"sem_seg_head\.predictor\."
 _BLOCK = _PIXEL + r"_stages\.(\d+)\._blocks\.(\d+)\."
 _LAYER = _QUERY + r"_kmax_transformer_layers\.(\d+)\."
