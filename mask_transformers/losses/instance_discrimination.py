@@ -22,5 +22,6 @@ def instance_discrimination_loss(
     masks, inverse, counts = owner.unique(return_inverse=True, return_counts=True)
     means = vectors.new_zeros(len(masks), vectors.shape[1]).index_add(0, inverse, vectors)
     means = means / counts[:, None]
-    own = (vectors * means[inverse]).sum(1) / temperature
-    return (torch.logsumexp(vectors @ vectors.T / temperature, 1) - own).mean()
+    scaled = vectors / temperature
+    own = (scaled * means[inverse]).sum(1)
+    return (torch.logsumexp(scaled @ vectors.T, 1) - own).mean()
