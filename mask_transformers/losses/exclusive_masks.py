@@ -14,8 +14,8 @@ def mask_id_and_dice(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The two mask losses of one image from its mask ``logits`` (Q, P).
 
-    Mask-ID cross entropy (MaX-DeepLab, section 3.3), the mean over all pixels that belong to a
-    matched target; and the sum over pairs of class probability × (1 - dice) (eq. 11), with one
+    Mask-ID cross entropy (MaX-DeepLab, "auxiliary losses"), the mean over all pixels that belong to a
+    matched target; and the sum over pairs of class probability × (1 - dice), with one
     added above and below in dice (V-Net). Both are 0, and part of the graph, without pairs.
     """
     log_probability = logits.log_softmax(0)

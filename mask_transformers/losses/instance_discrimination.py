@@ -1,4 +1,4 @@
-"""Pixel-wise instance discrimination (MaX-DeepLab, section 3.3, eq. 14)."""
+"""Pixel-wise instance discrimination (MaX-DeepLab, "auxiliary losses")."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""Losses of MaX-DeepLab (section 3.2 and 3.3), which kMaX-DeepLab shares.
+"""Losses of MaX-DeepLab ("PQ-style loss", "auxiliary losses"), which kMaX-DeepLab shares.
 
 The PQ of a prediction is a product of how well its class and its mask are recognised. Each factor
 is learned by a loss that the other one weighs:

@@ -1,4 +1,4 @@
-"""Matching by the similarity that PQ measures (MaX-DeepLab, section 3.2, eq. 9)."""
+"""Matching by the similarity that PQ measures (MaX-DeepLab, "PQ-style loss")."""
 
 from dataclasses import dataclass
 

@@ -11,7 +11,7 @@ def class_cost(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def pq_cost(logits: torch.Tensor, labels: torch.Tensor, dice: torch.Tensor) -> torch.Tensor:
-    """Negative similarity of PQ, class probability × dice (MaX-DeepLab, section 3.2, eq. 9).
+    """Negative similarity of PQ, class probability × dice (MaX-DeepLab, "PQ-style loss").
 
     ``logits`` (Q, K+1), ``labels`` (n,), ``dice`` of all pairs of masks (Q, n); returns (Q, n).
     """
