@@ -14,9 +14,9 @@ def mask_id_and_dice(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The two mask losses of one image from its mask ``logits`` (Q, P).
 
-    Mask-ID cross entropy (MaX-DeepLab, "auxiliary losses"), the mean over all pixels that belong to a
-    matched target; and the sum over pairs of class probability × (1 - dice), with one
-    added above and below in dice (V-Net). Both are 0, and part of the graph, without pairs.
+    Mask-ID cross entropy (MaX-DeepLab, "auxiliary losses"), the mean over all pixels that belong
+    to a matched target; and the sum over pairs of class probability × (1 - dice), with one added
+    above and below in dice (V-Net). Both are 0, and part of the graph, without pairs.
     """
     log_probability = logits.log_softmax(0)
     pairs = torch.arange(len(match.queries), device=logits.device)

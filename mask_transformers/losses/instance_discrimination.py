@@ -1,4 +1,4 @@
-"""Pixel-wise instance discrimination (MaX-DeepLab, "auxiliary losses")."""
+"""Pixel-wise instance discrimination (MaX-DeepLab, section "Auxiliary losses")."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""Matching by the similarity that PQ measures (MaX-DeepLab, "PQ-style loss")."""
+"""Matching by the similarity that PQ measures (MaX-DeepLab, section "PQ-style loss")."""
 
 from dataclasses import dataclass
 
