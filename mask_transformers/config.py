@@ -117,9 +117,10 @@ def _add_model_keys(cfg: CN) -> None:
     node.LOSS.INSTANCE_WEIGHT = 1.0
     # Weight of the auxiliary semantic head, in kMaX-DeepLab.
     node.LOSS.SEMANTIC_WEIGHT = 1.0
-    # Weight of no-object in the class cross entropy.
+    # Weight of no-object in the class cross entropy; not in kMaX-DeepLab, where masks decide it.
     node.LOSS.NO_OBJECT_WEIGHT = 0.1
-    # Number of points P at which Mask2Former compares masks; MaskFormer takes whole masks.
+    # Number of points P at which Mask2Former compares masks; MaskFormer takes whole masks. In
+    # kMaX-DeepLab the pixels drawn for instance discrimination and for the semantic head (4096).
     node.LOSS.POINTS = 12544
     # Points drawn per point kept, for importance sampling.
     node.LOSS.OVERSAMPLE_RATIO = 3.0

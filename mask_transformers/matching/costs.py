@@ -10,6 +10,14 @@ def class_cost(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return -logits.softmax(-1)[:, labels]
 
 
+def pq_cost(logits: torch.Tensor, labels: torch.Tensor, dice: torch.Tensor) -> torch.Tensor:
+    """Negative similarity of PQ, class probability × dice (MaX-DeepLab, "PQ-style loss").
+
+    ``logits`` (Q, K+1), ``labels`` (n,), ``dice`` of all pairs of masks (Q, n); returns (Q, n).
+    """
+    return class_cost(logits, labels) * dice
+
+
 def bce_cost(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Mean binary cross entropy of all pairs: (Q, P) and (n, P) to (Q, n).
 

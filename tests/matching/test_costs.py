@@ -1,7 +1,7 @@
 import torch
 
 from mask_transformers.losses.masks import bce_loss, dice_loss, focal_loss
-from mask_transformers.matching.costs import bce_cost, class_cost, dice_cost, focal_cost
+from mask_transformers.matching.costs import bce_cost, class_cost, dice_cost, focal_cost, pq_cost
 
 
 def test_class_cost_is_minus_the_probability():
@@ -13,6 +13,12 @@ def test_class_cost_is_minus_the_probability():
         for target, label in enumerate(labels.tolist()):
             expected = -exponentials[label] / exponentials.sum()
             torch.testing.assert_close(cost[query, target], expected)
+
+
+def test_pq_cost_is_minus_probability_times_dice():
+    logits, labels, dice = torch.randn(5, 4), torch.tensor([2, 0, 2]), torch.rand(5, 3)
+    expected = [[-logits[q].softmax(0)[labels[t]] * dice[q, t] for t in range(3)] for q in range(5)]
+    torch.testing.assert_close(pq_cost(logits, labels, dice), torch.tensor(expected))
 
 
 def test_mask_costs_are_the_losses_of_all_pairs():

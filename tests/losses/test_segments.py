@@ -1,0 +1,62 @@
+import pytest
+import torch
+
+from mask_transformers.losses.segments import exclusive_dice, partition
+
+
+def _stripes(height=5, width=7):
+    masks = torch.zeros(2, height, width, dtype=torch.bool)
+    masks[0, :, :3] = True
+    masks[1, 1:4, 2:5] = True  # shares a column with the first
+    return masks
+
+
+def test_each_pixel_has_the_first_target_that_claims_it():
+    masks = _stripes()
+    segments = partition(masks, (5, 7))
+    for pixel, owner in enumerate(segments.owner.tolist()):
+        claims = masks.flatten(1)[:, pixel].nonzero().flatten().tolist()
+        assert owner == (claims[0] if claims else 2)
+    assert segments.areas.tolist() == [15, 6]
+    assert segments.inside.tolist() == (segments.owner < 2).nonzero().flatten().tolist()
+    assert torch.equal(segments.membership.argmax(1), segments.owner)
+
+
+def test_odd_sizes_take_every_fourth_pixel():
+    masks = torch.rand(3, 41, 57) > 0.5
+    expected = partition(masks[:, ::4, ::4].contiguous(), (11, 15)).owner
+    assert torch.equal(partition(masks, (11, 15)).owner, expected)
+
+
+def test_even_sizes_take_the_pixel_at_the_centre_of_a_cell():
+    masks = torch.rand(3, 40, 56) > 0.5
+    expected = partition(masks[:, 2::4, 2::4].contiguous(), (10, 14)).owner
+    assert torch.equal(partition(masks, (10, 14)).owner, expected)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (90, 33)])
+def test_grids_of_one_pixel_and_grids_finer_than_the_image(size):
+    segments = partition(_stripes(), size)
+    assert segments.owner.shape == (size[0] * size[1],)
+    assert int(segments.owner.max()) <= 2
+
+
+def test_an_image_without_targets_is_void():
+    segments = partition(torch.zeros(0, 6, 6, dtype=torch.bool), (3, 3))
+    assert segments.owner.tolist() == [0] * 9
+    assert len(segments.areas) == len(segments.inside) == 0
+    assert segments.overlap(torch.ones(4, 9)).tolist() == [[9.0]] * 4
+
+
+@pytest.mark.parametrize("smooth", [0.0, 1.0])
+def test_dice_counts_no_pixel_in_void(smooth):
+    masks = _stripes()
+    segments, found = partition(masks, (5, 7)), torch.rand(4, 35)
+    dice = exclusive_dice(segments.overlap(found), segments.areas, smooth)
+    inside = masks.any(0).flatten()
+    for query in range(4):
+        for target in range(2):
+            wanted = segments.owner == target
+            size = found[query, inside].sum() + wanted.sum()
+            expected = (2 * found[query, wanted].sum() + smooth) / (size + smooth)
+            torch.testing.assert_close(dice[query, target], expected)
