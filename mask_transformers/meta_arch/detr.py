@@ -15,7 +15,7 @@ from torchvision.ops import box_convert
 
 from ..backbones.frozen_norm import fold_frozen_norms
 from ..inference.detection import contiguous_probabilities
-from ..layers.convolution import biased_conv
+from ..layers.convolution import GROUPS, biased_conv
 from ..layers.mlp import MLP
 from ..layers.pixel_grid import padded_grid
 from ..layers.transformer_layers import TransformerEncoder
@@ -50,6 +50,7 @@ class DETR(MaskTransformer):
         pixel_std: Sequence[float],
         size_divisibility: int = 0,
         mask_head: DETRMaskHead | None = None,
+        input_norm: bool = False,
         freeze_detector: bool = False,
         class_ids: Sequence[int] | None = None,
         tasks: Sequence[str] = ("box",),
@@ -69,6 +70,7 @@ class DETR(MaskTransformer):
         self.fine = fine[::-1]
         self.backbone = backbone
         self.input_proj = biased_conv(channels_of(backbone.output_shape(), self.coarse), dim, 1)
+        self.input_norm = nn.GroupNorm(GROUPS, dim) if input_norm else nn.Identity()
         self.encoder = encoder
         self.decoder = decoder
         self.class_embed = nn.Linear(dim, num_classes + 1)
@@ -91,12 +93,12 @@ class DETR(MaskTransformer):
     def detect(self, images: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> Scene:
         """Objects in ``images`` (N, 3, H, W), whose padding begins at their ``sizes``."""
         features = self.backbone(in_fast_layout(images))
-        projected = self.input_proj(features[self.coarse])  # (N, C, h, w)
+        projected = self.input_norm(self.input_proj(features[self.coarse]))  # (N, C, h, w)
         padded = (images.shape[-2], images.shape[-1])
         grid = padded_grid(projected, projected.shape[1], sizes, padded)
         memory = self.encoder(projected, grid)
         queries = self.decoder(memory, grid)
-        predictions = [(self.class_embed(q), self.box_embed(q).sigmoid()) for q in queries]
+        predictions = [(self.class_embed(q), self.box_embed(q).float().sigmoid()) for q in queries]
         fine = [features[name] for name in self.fine]
         return Scene(projected, memory, fine, grid, queries[-1], predictions)
 
@@ -136,7 +138,7 @@ class DETR(MaskTransformer):
         images = self.prepare_images(batched_inputs)
         padded = padded_size(images)
         targets = [self._box_target(record, padded) for record in batched_inputs]
-        with torch.set_grad_enabled(not self.freeze_detector):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_detector):
             scene = self.detect(images.tensor, images.image_sizes)
         losses = {} if self.freeze_detector else self.criterion(scene.predictions, targets)
         if self.mask_head is not None:
