@@ -80,6 +80,7 @@ def test_only_queries_that_are_kept_get_a_mask(tiny_model, make_record, monkeypa
 
 def test_masks_of_the_results_are_those_of_raw_outputs(tiny_model, make_record):
     model, record = tiny_model(MASKS).eval(), make_record(size=(64, 96))
+    model.wanted.thing_classes = set(range(8))
     images = model.prepare_images([record]).tensor
     with torch.no_grad():
         raw = model.raw_outputs(images)
