@@ -43,7 +43,8 @@ def _add_model_keys(cfg: CN) -> None:
     # Registered name of the pixel decoder.
     node.PIXEL_DECODER.NAME = "DeformablePixelDecoder"
     # Backbone features read by the pixel decoder, fine to coarse. The transformer decoder looks at
-    # all but the finest (DeformablePixelDecoder) or at the coarsest alone (the others).
+    # all but the finest (DeformablePixelDecoder) or at the coarsest alone (the others). DETR's
+    # encoder reads the coarsest, its mask head the others.
     node.PIXEL_DECODER.IN_FEATURES = ["res2", "res3", "res4", "res5"]
     # Number of transformer encoder layers; FPNPixelDecoder has none.
     node.PIXEL_DECODER.LAYERS = 6
@@ -69,7 +70,7 @@ def _add_model_keys(cfg: CN) -> None:
     node.TRANSFORMER_DECODER.HEADS = 8
     # Width of the feed-forward network of the decoder layers.
     node.TRANSFORMER_DECODER.FFN_DIM = 2048
-    # Dropout in the layers of "StandardDecoder".
+    # Dropout in the layers of "StandardDecoder" and of DETR.
     node.TRANSFORMER_DECODER.DROPOUT = 0.1
     # "MaskedAttentionDecoder": whether queries look only where they saw their mask; False is plain
     # cross-attention, an ablation.
@@ -93,7 +94,7 @@ def _add_model_keys(cfg: CN) -> None:
     # Weight of the per-pixel mask term, in the cost and in the loss: binary cross entropy in
     # Mask2Former, focal in MaskFormer and DETR (which matches by boxes alone).
     node.LOSS.MASK_WEIGHT = 5.0
-    # Weight of the dice term, in the cost and in the loss.
+    # Weight of the dice term, in the cost (not in DETR) and in the loss.
     node.LOSS.DICE_WEIGHT = 5.0
     # Weight of the distance (L1) of boxes in DETR, in the cost and in the loss.
     node.LOSS.BOX_WEIGHT = 5.0
@@ -116,7 +117,7 @@ def _add_model_keys(cfg: CN) -> None:
     node.TEST.TASKS = ["panoptic"]
     # Panoptic: queries whose class score is not above this are dropped.
     node.TEST.OBJECT_MASK_THRESHOLD = 0.8
-    # Panoptic: segments that keep less than this share of their mask are dropped.
+    # Panoptic, but not in DETR: segments that keep less than this share of their mask are dropped.
     node.TEST.OVERLAP_THRESHOLD = 0.8
 
 
