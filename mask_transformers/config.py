@@ -56,9 +56,6 @@ def _add_model_keys(cfg: CN) -> None:
     node.PIXEL_DECODER.FFN_DIM = 1024
     # Dropout in the encoder layers of "TransformerFPNPixelDecoder" and of DETR.
     node.PIXEL_DECODER.DROPOUT = 0.1
-    # Group norm before DETR's encoder, for backbones whose features are larger than a ResNet's, so
-    # that position encodings would drown in them; the published models have none.
-    node.PIXEL_DECODER.INPUT_NORM = False
 
     # Keys of the transformer decoder.
     node.TRANSFORMER_DECODER = CN()

@@ -16,7 +16,6 @@ from torchvision.ops import box_convert
 
 from ..backbones.frozen_norm import fold_frozen_norms
 from ..inference.detection import contiguous_probabilities
-from ..layers.convolution import GROUPS
 from ..layers.mlp import MLP
 from ..layers.pixel_grid import padded_grid
 from ..layers.transformer_layers import TransformerEncoder
@@ -51,7 +50,6 @@ class DETR(MaskTransformer):
         pixel_std: Sequence[float],
         size_divisibility: int = 0,
         mask_head: DETRMaskHead | None = None,
-        input_norm: bool = False,
         freeze_detector: bool = False,
         class_ids: Sequence[int] | None = None,
         tasks: Sequence[str] = ("box",),
@@ -71,7 +69,6 @@ class DETR(MaskTransformer):
         self.fine = fine[::-1]
         self.backbone = backbone
         self.input_proj = nn.Conv2d(channels_of(backbone.output_shape(), self.coarse), dim, 1)
-        self.input_norm = nn.GroupNorm(GROUPS, dim) if input_norm else nn.Identity()
         self.encoder = encoder
         self.decoder = decoder
         self.class_embed = nn.Linear(dim, num_classes + 1)
@@ -94,7 +91,7 @@ class DETR(MaskTransformer):
     def detect(self, images: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> Scene:
         """Objects in ``images`` (N, 3, H, W), whose padding begins at their ``sizes``."""
         features = self.backbone(in_fast_layout(images))
-        projected = self.input_norm(self.input_proj(features[self.coarse]))  # (N, C, h, w)
+        projected = self.input_proj(features[self.coarse])  # (N, C, h, w)
         padded = (images.shape[-2], images.shape[-1])
         grid = padded_grid(projected, projected.shape[1], sizes, padded)
         memory = self.encoder(projected, grid)

@@ -32,7 +32,6 @@ def detr_arguments(cfg: CfgNode) -> dict:
         "pixel_mean": cfg.MODEL.PIXEL_MEAN,
         "pixel_std": cfg.MODEL.PIXEL_STD,
         "size_divisibility": node.SIZE_DIVISIBILITY,
-        "input_norm": part.INPUT_NORM,
         "freeze_detector": node.MASK_HEAD.FREEZE_DETECTOR,
         "class_ids": class_ids_of(cfg),
         "tasks": node.TEST.TASKS,
