@@ -46,7 +46,8 @@ def _add_model_keys(cfg: CN) -> None:
     # Registered name of the pixel decoder.
     node.PIXEL_DECODER.NAME = "DeformablePixelDecoder"
     # Backbone features read by the pixel decoder, fine to coarse. The transformer decoder looks at
-    # all but the finest (DeformablePixelDecoder) or at the coarsest alone (the others).
+    # all but the finest (DeformablePixelDecoder) or at the coarsest alone (the others). DETR's
+    # encoder reads the coarsest, its mask head the others.
     node.PIXEL_DECODER.IN_FEATURES = ["res2", "res3", "res4", "res5"]
     # Number of transformer encoder layers; FPNPixelDecoder has none.
     node.PIXEL_DECODER.LAYERS = 6
@@ -56,7 +57,7 @@ def _add_model_keys(cfg: CN) -> None:
     node.PIXEL_DECODER.POINTS = 4
     # Width of the feed-forward network of the encoder layers.
     node.PIXEL_DECODER.FFN_DIM = 1024
-    # Dropout in the encoder layers of "TransformerFPNPixelDecoder".
+    # Dropout in the encoder layers of "TransformerFPNPixelDecoder" and of DETR.
     node.PIXEL_DECODER.DROPOUT = 0.1
     # "AxialPixelDecoder": blocks at the strides of IN_FEATURES, coarse to fine: axial attention at
     # the two coarsest, bottlenecks at the others.
@@ -76,7 +77,7 @@ def _add_model_keys(cfg: CN) -> None:
     node.TRANSFORMER_DECODER.HEADS = 8
     # Width of the feed-forward network of the decoder layers.
     node.TRANSFORMER_DECODER.FFN_DIM = 2048
-    # Dropout in the layers of "StandardDecoder".
+    # Dropout in the layers of "StandardDecoder" and of DETR.
     node.TRANSFORMER_DECODER.DROPOUT = 0.1
     # "KMeansDecoder": stochastic depth, probability of leaving out an update in training.
     node.TRANSFORMER_DECODER.DROP_PATH_RATE = 0.0
@@ -105,7 +106,7 @@ def _add_model_keys(cfg: CN) -> None:
     # Weight of the per-pixel mask term, in the cost and in the loss: binary cross entropy in
     # Mask2Former, focal in MaskFormer and DETR (which matches by boxes alone).
     node.LOSS.MASK_WEIGHT = 5.0
-    # Weight of the dice term, in the cost and in the loss.
+    # Weight of the dice term, in the cost (not in DETR) and in the loss.
     node.LOSS.DICE_WEIGHT = 5.0
     # Weight of the distance (L1) of boxes in DETR, in the cost and in the loss.
     node.LOSS.BOX_WEIGHT = 5.0
@@ -135,7 +136,7 @@ def _add_model_keys(cfg: CN) -> None:
     node.TEST.TASKS = ["panoptic"]
     # Panoptic: queries whose class score is not above this are dropped.
     node.TEST.OBJECT_MASK_THRESHOLD = 0.8
-    # Panoptic: segments that keep less than this share of their mask are dropped.
+    # Panoptic, but not in DETR: segments that keep less than this share of their mask are dropped.
     node.TEST.OVERLAP_THRESHOLD = 0.8
     # Panoptic in kMaX-DeepLab: things are dropped whose class score is below this.
     node.TEST.THING_THRESHOLD = 0.7

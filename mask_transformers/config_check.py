@@ -59,7 +59,14 @@ def check_config(cfg: CfgNode) -> None:
 
 
 def check_masks(cfg: CfgNode) -> None:
-    """ValueError where a model that learns masks would be given boxes alone."""
+    """ValueError where a mask classifier is given boxes alone, or what only DETR has."""
+    node = cfg.MODEL.MASK_TRANSFORMER
+    if node.CLASS_IDS == "dataset" or node.MASK_HEAD.ENABLED:
+        raise ValueError(
+            f"{ROOT}.CLASS_IDS {node.CLASS_IDS!r} and {ROOT}.MASK_HEAD.ENABLED "
+            f"{node.MASK_HEAD.ENABLED}: only DETR has 'dataset' ids and a mask head, not "
+            f"{cfg.MODEL.META_ARCHITECTURE}"
+        )
     if cfg.INPUT.ANNOTATIONS == "box":
         raise ValueError(
             f"INPUT.ANNOTATIONS is 'box', but this {cfg.MODEL.META_ARCHITECTURE} learns masks: "

@@ -115,8 +115,8 @@ def test_a_number_of_classes_that_is_not_that_of_the_data(tiny_model):
 def test_category_ids_that_are_no_classes(tiny_model):
     keys = {f"{ROOT}.CLASS_IDS": "dataset", "DATASETS.TEST": ("coco_2017_val_panoptic",)}
     with pytest.raises(ValueError, match=r"NUM_CLASSES is 200, .*'coco_2017_val_panoptic'.* 200$"):
-        tiny_model(keys={**keys, f"{ROOT}.NUM_CLASSES": 200})
-    assert tiny_model(keys={**keys, f"{ROOT}.NUM_CLASSES": 201})
+        tiny_model("detr_R50_coco", keys={**keys, f"{ROOT}.NUM_CLASSES": 200})
+    assert tiny_model("detr_R50_coco", keys={**keys, f"{ROOT}.NUM_CLASSES": 201})
 
 
 def test_docs_config_md_is_up_to_date(writer):

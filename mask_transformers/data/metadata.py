@@ -40,23 +40,25 @@ def class_ids_of(cfg: CfgNode) -> list[int] | None:
     if cfg.MODEL.MASK_TRANSFORMER.CLASS_IDS == "contiguous":
         return None
     metadata = metadata_of(cfg)
-    ids = dataset_ids(metadata) if metadata else []
-    if not ids:
+    pairs = _id_pairs(metadata) if metadata else []
+    ids = dict(pairs)
+    one_to_one = len(set(pairs)) == len(ids) and sorted(ids) == list(range(len(ids)))
+    if not ids or not one_to_one:
         whose = f"data set {metadata.name!r}" if metadata else "none that is registered in DATASETS"
         raise ValueError(
             'MODEL.MASK_TRANSFORMER.CLASS_IDS "dataset" needs a data set with a category id for '
-            f"each of its classes 0, 1, ...; found {whose}"
+            "each of its classes 0, 1, ... in its metadata (thing_dataset_id_to_contiguous_id, "
+            f"which a json that Detectron2 registers has once it is loaded); found {whose}"
         )
-    return ids
+    return [ids[i] for i in range(len(ids))]
 
 
-def dataset_ids(metadata) -> list[int]:
-    """The data set's category id of each contiguous class; empty if they are not one to one."""
-    things = metadata.get("thing_dataset_id_to_contiguous_id") or {}
-    stuff = metadata.get("stuff_dataset_id_to_contiguous_id") or {}
-    # Some tables of stuff hold the things too.
-    pairs = sorted(
-        {(contiguous, i) for table in (things, stuff) for i, contiguous in table.items()}
-    )
-    one_to_one = [contiguous for contiguous, _ in pairs] == list(range(len(pairs)))
-    return [i for _, i in pairs] if one_to_one else []
+def dataset_ids(metadata) -> dict[int, int]:
+    """The data set's category id of each contiguous class, those of things where both have one."""
+    return dict(_id_pairs(metadata))
+
+
+def _id_pairs(metadata) -> list[tuple[int, int]]:
+    """Contiguous id and category id of stuff, then of things; some tables of stuff hold both."""
+    tables = [metadata.get(f"{kind}_dataset_id_to_contiguous_id") for kind in ("stuff", "thing")]
+    return [(contiguous, i) for table in tables if table for i, contiguous in table.items()]

@@ -54,9 +54,10 @@ def fitting_tasks(cfg: CfgNode, dataset_name: str) -> list[str]:
     if not _things(dataset_name):
         fitting = [task for task in fitting if task not in COCO_TYPES]
     if not fitting:
+        nothing = "" if _things(dataset_name) else " (instance and box only with thing classes)"
         raise ValueError(
             f"data set {dataset_name!r} of evaluator_type {kind!r} can be evaluated for "
-            f"{_tasks_of(kind)}, but MODEL.MASK_TRANSFORMER.TEST.TASKS is {tasks}"
+            f"{_tasks_of(kind)}{nothing}, but MODEL.MASK_TRANSFORMER.TEST.TASKS is {tasks}"
         )
     if left_out := [task for task in tasks if task not in fitting]:
         logger.warning(f"Data set {dataset_name!r} has no annotations to evaluate {left_out}")

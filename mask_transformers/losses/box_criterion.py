@@ -68,15 +68,22 @@ class BoxSetCriterion(nn.Module):
         }
 
     def forward(
-        self, predictions: Sequence[Prediction], targets: Sequence[BoxTargets]
+        self,
+        predictions: Sequence[Prediction],
+        targets: Sequence[BoxTargets],
+        last_pairs: Sequence[Match] | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Losses of classes and boxes of every layer, the last one last; one target an image."""
+        """Losses of classes and boxes of every layer, the last one last; one target an image.
+
+        ``last_pairs`` are those of the last layer, where they are known already.
+        """
         if not self.deep_supervision:
             predictions = predictions[-1:]
         normaliser = mean_target_count(targets, self.class_balance.device)
         losses = {}
         for layer, prediction in enumerate(predictions):
-            pairs = self.match(prediction, targets)
+            known = last_pairs if layer == len(predictions) - 1 else None
+            pairs = self.match(prediction, targets) if known is None else known
             values = _box_losses(prediction[1], targets, pairs)
             values = {name: value / normaliser for name, value in values.items()}
             values["ce"] = class_loss(prediction[0], targets, pairs, self.class_balance)

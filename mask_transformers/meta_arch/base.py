@@ -112,11 +112,16 @@ class MaskTransformer(nn.Module):
         self, instances: Instances, name: str, padded: tuple[int, int]
     ) -> torch.Tensor:
         """``gt_masks`` (n, *padded) bool; KeyError names an image that has none."""
-        if not instances.has("gt_masks"):
-            raise KeyError(f"the instances of image {name or '(unnamed)'} have no 'gt_masks'")
+        require_field(instances, "gt_masks", name)
         masks = getattr(instances.gt_masks, "tensor", instances.gt_masks).bool()
         height, width = masks.shape[-2:]
         return F.pad(masks, (0, padded[1] - width, 0, padded[0] - height))
+
+
+def require_field(instances: Instances, field: str, name: str) -> None:
+    """KeyError names the image ``name`` if its ``instances`` lack ``field``."""
+    if not instances.has(field):
+        raise KeyError(f"the instances of image {name or '(unnamed)'} have no {field!r}")
 
 
 def pixel_parts(cfg: CfgNode) -> dict:

@@ -11,11 +11,11 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from torchvision.ops import box_convert
 
 from ..backbones.frozen_norm import fold_frozen_norms
 from ..inference.detection import contiguous_probabilities
-from ..layers.convolution import biased_conv
 from ..layers.mlp import MLP
 from ..layers.pixel_grid import padded_grid
 from ..layers.transformer_layers import TransformerEncoder
@@ -24,9 +24,9 @@ from ..pixel_decoders.input_features import channels_of
 from ..structures import BoxTargets, Scene
 from ..transformer_decoders.detr_mask_head import DETRMaskHead
 from ..transformer_decoders.standard import QueryDecoder
-from .base import MaskTransformer, in_fast_layout, padded_size
+from .base import MaskTransformer, in_fast_layout, padded_size, require_field
 from .detr_config import detr_arguments
-from .detr_results import Wanted, image_results
+from .detr_results import FEW, Wanted, image_results
 
 
 @META_ARCH_REGISTRY.register()
@@ -68,7 +68,7 @@ class DETR(MaskTransformer):
         *fine, self.coarse = in_features
         self.fine = fine[::-1]
         self.backbone = backbone
-        self.input_proj = biased_conv(channels_of(backbone.output_shape(), self.coarse), dim, 1)
+        self.input_proj = nn.Conv2d(channels_of(backbone.output_shape(), self.coarse), dim, 1)
         self.encoder = encoder
         self.decoder = decoder
         self.class_embed = nn.Linear(dim, num_classes + 1)
@@ -96,7 +96,7 @@ class DETR(MaskTransformer):
         grid = padded_grid(projected, projected.shape[1], sizes, padded)
         memory = self.encoder(projected, grid)
         queries = self.decoder(memory, grid)
-        predictions = [(self.class_embed(q), self.box_embed(q).sigmoid()) for q in queries]
+        predictions = [(self.class_embed(q), self.box_embed(q).float().sigmoid()) for q in queries]
         fine = [features[name] for name in self.fine]
         return Scene(projected, memory, fine, grid, queries[-1], predictions)
 
@@ -136,18 +136,30 @@ class DETR(MaskTransformer):
         images = self.prepare_images(batched_inputs)
         padded = padded_size(images)
         targets = [self._box_target(record, padded) for record in batched_inputs]
-        with torch.set_grad_enabled(not self.freeze_detector):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_detector):
             scene = self.detect(images.tensor, images.image_sizes)
-        losses = {} if self.freeze_detector else self.criterion(scene.predictions, targets)
+        pairs = self.criterion.match(scene.predictions[-1], targets)
+        losses = {}
+        if not self.freeze_detector:
+            losses = self.criterion(scene.predictions, targets, pairs)
         if self.mask_head is not None:
-            pairs = self.criterion.match(scene.predictions[-1], targets)
-            # Only these queries have a loss of their mask.
-            masks = [self.masks(scene, i, queries) for i, (queries, _) in enumerate(pairs)]
+            # Only matched queries have a loss of their mask.
+            masks = [self._trained_masks(scene, i, queries) for i, (queries, _) in enumerate(pairs)]
             losses |= self.criterion.mask_losses(masks, targets, pairs)
         return losses
 
+    def _trained_masks(self, scene: Scene, image: int, index: torch.Tensor) -> torch.Tensor:
+        """``masks``, of many queries a few at a time, and once more in the backward pass."""
+        if len(index) <= FEW:
+            return self.masks(scene, image, index)
+        parts = index.split(FEW)
+        return torch.cat(
+            [checkpoint(self.masks, scene, image, few, use_reentrant=False) for few in parts]
+        )
+
     def _box_target(self, record: dict, padded: tuple[int, int]) -> BoxTargets:
         name, instances = self.instances_of(record)
+        require_field(instances, "gt_boxes", name)
         height, width = instances.image_size
         boxes = box_convert(instances.gt_boxes.tensor, "xyxy", "cxcywh")
         labels = instances.gt_classes

@@ -55,6 +55,13 @@ def _check_detr(cfg: CfgNode) -> None:
             f"{ROOT}.MASK_HEAD.ENABLED needs INPUT.ANNOTATIONS with masks, 'panoptic' or "
             f"'instance', not {cfg.INPUT.ANNOTATIONS!r}"
         )
+    if node.MATCHER != "hungarian":
+        raise ValueError(f"{ROOT}.MATCHER of DETR must be 'hungarian', not {node.MATCHER!r}")
+    if node.PIXEL_DECODER.NAME or node.TRANSFORMER_DECODER.NAME:
+        raise ValueError(
+            f"{ROOT}.PIXEL_DECODER.NAME and {ROOT}.TRANSFORMER_DECODER.NAME of DETR must be '': "
+            "its encoder and decoder cannot be exchanged"
+        )
     if node.MASK_HEAD.FREEZE_DETECTOR and not with_masks:
         raise ValueError(
             f"{ROOT}.MASK_HEAD.FREEZE_DETECTOR leaves nothing to train without ENABLED"

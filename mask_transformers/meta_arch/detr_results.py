@@ -10,7 +10,7 @@ from ..inference.detection import best_classes, detected_instances
 from ..inference.detr_panoptic import detr_panoptic_inference, sure_queries
 from .base import resize_to_output
 
-_FEW = 16  # masks that are computed at a time, for the sake of memory
+FEW = 16  # masks that are computed at a time, for the sake of memory
 
 Size = tuple[int, int]  # height, width
 
@@ -66,7 +66,7 @@ def masks_of(
     if not shown:
         return {}
     used, position = torch.cat(list(shown.values())).unique(return_inverse=True)
-    masks = torch.cat([compute_masks(few).float() for few in used.split(_FEW)])
+    masks = torch.cat([compute_masks(few).float() for few in used.split(FEW)])
     parts = masks[position].split([len(index) for index in shown.values()])
     return dict(zip(shown, parts, strict=True))
 

@@ -61,8 +61,8 @@ class MaskClassifier(MaskTransformer):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
         """Arguments but the criterion; ValueError names the key of a contradictory value."""
-        check_config(cfg)
         check_masks(cfg)
+        check_config(cfg)
         node = cfg.MODEL.MASK_TRANSFORMER
         parts = pixel_parts(cfg)
         transformer_decoder = TRANSFORMER_DECODERS.get(node.TRANSFORMER_DECODER.NAME)

@@ -85,8 +85,8 @@ class PerPixelBaseline(MaskTransformer):
         There are as many queries as classes, whatever QUERIES says. ValueError
         names the key of a contradictory value.
         """
-        check_config(cfg)
         check_masks(cfg)
+        check_config(cfg)
         node = cfg.MODEL.MASK_TRANSFORMER
         if list(node.TEST.TASKS) != ["semantic"]:
             raise ValueError("MODEL.MASK_TRANSFORMER.TEST.TASKS of PerPixelBaseline: ['semantic']")

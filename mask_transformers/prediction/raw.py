@@ -10,6 +10,7 @@ from pycocotools import mask as coco_mask
 from ..data.boxes import clip_boxes
 from ..data.instance_masks import mask_box
 from ..data.label_maps import encode_ids
+from ..data.metadata import dataset_ids
 from ..output_files import write_image, write_json
 
 JSON_NAMES = {
@@ -24,8 +25,8 @@ class RawResults:
     """Collects the results of images below ``folder`` and writes them.
 
     panoptic: ``panoptic/STEM.png`` and ``panoptic.json``, with the segments of each image;
-    instance, box: ``instances.json``, a list of COCO results with RLE masks and their tight boxes,
-    or, of detectors without masks, with the predicted boxes, cut to the image;
+    instance, box: ``instances.json``, a list of COCO results with the predicted boxes, cut to the
+    image, and the masks, if there are any, in RLE;
     semantic: ``semantic/STEM.png`` with class indices 0..K-1. Category ids are those of the data
     set where the metadata has them, else class indices; an image's id is its name without suffix,
     as a number where it is one.
@@ -33,7 +34,7 @@ class RawResults:
 
     def __init__(self, folder: Path, metadata=None) -> None:
         self.folder = folder
-        self._dataset_ids = _dataset_ids(metadata)
+        self._dataset_ids = {} if metadata is None else dataset_ids(metadata)
         self._categories = _categories(metadata, self._dataset_ids)
         self._images: list[dict] = []
         self._annotations: list[dict] = []
@@ -122,15 +123,6 @@ def _run_lengths(mask: np.ndarray) -> dict:
     """COCO's ``segmentation`` of a mask (H, W)."""
     code = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {"size": code["size"], "counts": code["counts"].decode()}
-
-
-def _dataset_ids(metadata) -> dict[int, int]:
-    """Class index → category id of the data set, where the metadata says."""
-    found: dict[int, int] = {}
-    for kind in ("stuff", "thing") if metadata is not None else ():
-        ids = metadata.get(f"{kind}_dataset_id_to_contiguous_id") or {}
-        found.update({index: number for number, index in ids.items()})
-    return found
 
 
 def _categories(metadata, dataset_ids: dict[int, int]) -> list[dict]:

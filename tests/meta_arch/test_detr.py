@@ -80,6 +80,7 @@ def test_only_queries_that_are_kept_get_a_mask(tiny_model, make_record, monkeypa
 
 def test_masks_of_the_results_are_those_of_raw_outputs(tiny_model, make_record):
     model, record = tiny_model(MASKS).eval(), make_record(size=(64, 96))
+    model.wanted.thing_classes = set(range(8))
     images = model.prepare_images([record]).tensor
     with torch.no_grad():
         raw = model.raw_outputs(images)
@@ -137,6 +138,8 @@ def test_attention_in_training_does_not_see_padding(tiny_model, make_record):
         (MASKS, {NODE + "TEST.TASKS": ["semantic"]}, r"TEST\.TASKS .*not \['semantic'\]"),
         (MASKS, {"INPUT.ANNOTATIONS": "semantic"}, r"INPUT\.ANNOTATIONS with masks"),
         (BOXES, {NODE + "MASK_HEAD.FREEZE_DETECTOR": True}, r"FREEZE_DETECTOR leaves nothing"),
+        (BOXES, {NODE + "MATCHER": "fixed"}, r"MATCHER of DETR must be 'hungarian'"),
+        (BOXES, {NODE + "TRANSFORMER_DECODER.NAME": "StandardDecoder"}, r"NAME of DETR must be ''"),
         (BOXES, {NODE + "PIXEL_DECODER.IN_FEATURES": ["p5"]}, r"IN_FEATURES is \['p5'\]"),
         (BOXES, {NODE + "PIXEL_DECODER.IN_FEATURES": []}, r"IN_FEATURES is \[\]"),
     ],
@@ -144,6 +147,33 @@ def test_attention_in_training_does_not_see_padding(tiny_model, make_record):
 def test_contradictory_configs_name_the_key(tiny_model, name, keys, message):
     with pytest.raises(ValueError, match=message):
         tiny_model(name, keys)
+
+
+@pytest.mark.parametrize("key", ["CLASS_IDS", "MASK_HEAD.ENABLED"])
+def test_what_only_detr_has(tiny_model, key):
+    value = "dataset" if key == "CLASS_IDS" else True
+    with pytest.raises(ValueError, match=rf"{key.split('.')[0]}.* only DETR .*not Mask2Former"):
+        tiny_model(keys={NODE + key: value})
+
+
+def test_many_masks_are_trained_a_few_at_a_time(tiny_model, make_record, monkeypatch):
+    model = tiny_model(MASKS).train()
+    records = [make_record(5)]
+    whole = model(records)
+    sum(whole.values()).backward()
+    expected = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    asked = []
+    compute = model.masks
+    monkeypatch.setattr(model, "masks", lambda s, i, q: asked.append(len(q)) or compute(s, i, q))
+    monkeypatch.setattr("mask_transformers.meta_arch.detr.FEW", 2)
+    parts = model(records)
+    sum(parts.values()).backward()
+    assert asked == [2, 2, 1, 1, 2, 2]  # and once more in the backward pass, the last one first
+    torch.testing.assert_close(parts, whole)
+    for name, gradient in expected.items():
+        found = model.get_parameter(name).grad
+        torch.testing.assert_close(found, gradient, rtol=1e-3, atol=1e-5)
 
 
 def test_masks_that_are_missing_name_the_image(tiny_model, make_record):

@@ -110,7 +110,8 @@ def _check_segments(path: Path, where: str, segments: Any, categories: set[Any])
 def _check_keys(path: Path, where: str, entry: dict[str, Any], keys: Iterable[str]) -> None:
     missing = [key for key in keys if key not in entry]
     if missing:
-        _fail(path, f"{where} has no {', '.join(map(repr, missing))}")
+        hint = "; for boxes alone, --data-task box" if missing == ["segmentation"] else ""
+        _fail(path, f"{where} has no {', '.join(map(repr, missing))}{hint}")
 
 
 def _check_known(path: Path, where: str, value: Any, known: set[Any], which: str) -> None:

@@ -28,6 +28,8 @@ RESULTS = {
     "semantic": ["semantic"],
     "box": ["box"],
 }
+# A config that asks for boxes is a detector's, and keeps those of its results that the data allow.
+BOX_TASKS = ("panoptic", "instance", "box")
 LAYOUTS = """
   panoptic: {train,val}/ images, panoptic_{train,val}/ PNGs, panoptic_{train,val}.json (COCO)
   instance: {train,val}/ images, instances_{train,val}.json (COCO)
@@ -72,7 +74,12 @@ def use_folder(cfg: CfgNode, root: str | os.PathLike[str], task: str = "") -> No
     things = cfg.DATASETS.FOLDER_THINGS
     node.CLASS_IDS = "contiguous"
     node.NUM_CLASSES = len(things) + len(cfg.DATASETS.FOLDER_STUFF)
-    node.TEST.TASKS = [r for r in RESULTS[task] if r != "instance" or things]
+    wanted = list(node.TEST.TASKS)
+    if task in BOX_TASKS and "box" in wanted:
+        results = [r for r in wanted if r in (*RESULTS[task], "box")]
+    else:
+        results = RESULTS[task]
+    node.TEST.TASKS = [r for r in results if r not in ("instance", "box") or things]
 
 
 def register_folder_of(cfg: CfgNode) -> None:
