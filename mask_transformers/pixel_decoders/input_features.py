@@ -12,8 +12,8 @@ def channels_of(input_shape: dict[str, ShapeSpec], name: str) -> int:
     return channels
 
 
-def check_features(names: list[str], input_shape: dict[str, ShapeSpec], dim: int) -> None:
-    """ValueError names the key that does not fit the backbone, the order or group norm."""
+def check_names(names: list[str], input_shape: dict[str, ShapeSpec]) -> None:
+    """ValueError names the key that does not fit the backbone or the order."""
     key = "MODEL.MASK_TRANSFORMER.PIXEL_DECODER.IN_FEATURES"
     missing = [name for name in names if name not in input_shape]
     if missing:
@@ -21,6 +21,11 @@ def check_features(names: list[str], input_shape: dict[str, ShapeSpec], dim: int
     strides = [input_shape[name].stride or 0 for name in names]
     if len(names) < 2 or strides != sorted(set(strides)):
         raise ValueError(f"{key} must name two or more features, fine to coarse, not {names}")
+
+
+def check_features(names: list[str], input_shape: dict[str, ShapeSpec], dim: int) -> None:
+    """The same, and a ValueError for a width that group norm cannot split."""
+    check_names(names, input_shape)
     if dim % GROUPS:
         raise ValueError(
             f"MODEL.MASK_TRANSFORMER.HIDDEN_DIM is {dim}; group norm needs a multiple of {GROUPS}"

@@ -1,0 +1,177 @@
+"""Pixel decoder of kMaX-DeepLab (Yu et al., ECCV 2022, section 4.1): axial attention, bottlenecks.
+
+From the coarsest feature to the finest: a stage of residual blocks, enlarged and added to the next
+feature. Axial attention sees whole columns and rows at the two coarsest strides.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from timm.layers import DropPath, LayerNorm2d
+from torch import nn
+
+from ..layers.axial_attention import AxialAttention
+from ..layers.conv_norm import ConvNorm, resize_aligned
+from ..registry import PIXEL_DECODERS
+from ..structures import PixelFeatures
+from .input_features import channels_of, check_names
+
+AXIAL_STAGES = 2
+EXPANSION = 4  # output channels of a block by its width
+
+
+class ResidualBlock(nn.Module):
+    """Activation, two convolutions with some exchange between pixels in their midst, shortcut."""
+
+    def __init__(self, in_channels: int, hidden: int, out_channels: int, drop_path: float) -> None:
+        """``hidden``: channels that :meth:`mix` receives."""
+        super().__init__()
+        self.conv1 = ConvNorm(in_channels, hidden, activation=F.gelu)
+        self.conv3 = ConvNorm(hidden, out_channels, scale=0.0)
+        self.shortcut = (
+            nn.Identity() if in_channels == out_channels else ConvNorm(in_channels, out_channels)
+        )
+        self.drop_path = DropPath(drop_path)
+
+    def mix(self, x: torch.Tensor) -> torch.Tensor:
+        """Exchange between pixels, (N, hidden, h, w) to the same shape."""
+        raise NotImplementedError
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, h, w) to (N, C', h, w)."""
+        x = F.gelu(x)
+        return self.drop_path(self.conv3(self.mix(self.conv1(x)))) + self.shortcut(x)
+
+
+class Bottleneck(ResidualBlock):
+    """Pixels see their neighbours."""
+
+    def __init__(self, in_channels: int, width: int, *, drop_path: float = 0.0) -> None:
+        """Gives 4 · ``width`` channels."""
+        super().__init__(in_channels, width, EXPANSION * width, drop_path)
+        self.conv2 = ConvNorm(width, width, 3, activation=F.gelu)
+
+    def mix(self, x: torch.Tensor) -> torch.Tensor:
+        """3×3 convolution."""
+        return self.conv2(x)
+
+
+class AxialBlock(ResidualBlock):
+    """Pixels see their column and row."""
+
+    def __init__(
+        self, in_channels: int, width: int, heads: int = 8, *, drop_path: float = 0.0
+    ) -> None:
+        """Keys have ``width`` channels, values twice as many; gives 4 · ``width`` channels."""
+        super().__init__(in_channels, 2 * width, EXPANSION * width, drop_path)
+        self.attention = AxialAttention(2 * width, width, 2 * width, heads)
+
+    def mix(self, x: torch.Tensor) -> torch.Tensor:
+        """Axial attention and an activation."""
+        return F.gelu(self.attention(x))
+
+
+class Fuse(nn.Module):
+    """Sum of a coarse map, enlarged, and a fine one."""
+
+    def __init__(self, low_channels: int, high_channels: int, channels: int) -> None:
+        super().__init__()
+        self.low = ConvNorm(low_channels, channels)
+        self.high = ConvNorm(high_channels, channels)
+
+    def forward(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+        """``low`` (N, C_l, h, w) and ``high`` (N, C_h, h', w') to (N, C, h', w')."""
+        coarse = resize_aligned(self.low(F.gelu(low)), (high.shape[2], high.shape[3]))
+        return coarse + self.high(F.gelu(high))
+
+
+@PIXEL_DECODERS.register()
+class AxialPixelDecoder(nn.Module):
+    """A stage of blocks at every stride, the coarser ones handed on as levels."""
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: dict[str, ShapeSpec],
+        *,
+        in_features: list[str],
+        blocks: list[int],
+        width: int,
+        heads: int = 8,
+        drop_path: float = 0.0,
+    ) -> None:
+        """``in_features`` are names in ``input_shape``, fine to coarse, at least two.
+
+        ``blocks`` are counted coarse to fine; ``width`` is that of the coarsest stage and halved
+        at each of the next. ValueError names the key that does not fit.
+        """
+        super().__init__()
+        check_names(in_features, input_shape)
+        check_stages(len(in_features), blocks, width, heads)
+        self.names = in_features[::-1]
+        channels = [channels_of(input_shape, name) for name in self.names]
+        widths = [width >> i for i in range(len(blocks))]
+        inputs, outputs = [channels[0], *widths[1:]], [EXPANSION * w for w in widths]
+        self.level_channels = outputs[:-1]
+        self.in_norms = nn.ModuleList(LayerNorm2d(c) for c in channels)
+        self.fuses = nn.ModuleList(
+            Fuse(low, high, w)
+            for low, high, w in zip(outputs, channels[1:], widths[1:], strict=False)
+        )
+        self.stages = nn.ModuleList(
+            _stage(c, w, count, heads if i < AXIAL_STAGES else None, drop_path)
+            for i, (c, w, count) in enumerate(zip(inputs, widths, blocks, strict=True))
+        )
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        """Arguments from ``MODEL.MASK_TRANSFORMER.PIXEL_DECODER``."""
+        part = cfg.MODEL.MASK_TRANSFORMER.PIXEL_DECODER
+        return {
+            "input_shape": input_shape,
+            "in_features": list(part.IN_FEATURES),
+            "blocks": list(part.BLOCKS),
+            "width": part.WIDTH,
+            "heads": part.HEADS,
+            "drop_path": part.DROP_PATH_RATE,
+        }
+
+    def forward(self, features: dict[str, torch.Tensor]) -> PixelFeatures:
+        """Backbone features (N, C_l, h_l, w_l), of any sizes, to mask features and levels."""
+        coarsest, *finer = (
+            norm(features[name]) for name, norm in zip(self.names, self.in_norms, strict=True)
+        )
+        first, *later = self.stages
+        outputs = [first(coarsest)]
+        for feature, fuse, stage in zip(finer, self.fuses, later, strict=True):
+            outputs.append(stage(fuse(outputs[-1], feature)))
+        return PixelFeatures(outputs[-1], outputs[:-1])
+
+
+def _stage(
+    in_channels: int, width: int, blocks: int, heads: int | None, drop_path: float
+) -> nn.Sequential:
+    """Axial blocks if there are ``heads``, else bottlenecks."""
+    channels = [in_channels] + [EXPANSION * width] * (blocks - 1)
+    if heads is None:
+        return nn.Sequential(*(Bottleneck(c, width, drop_path=drop_path) for c in channels))
+    return nn.Sequential(*(AxialBlock(c, width, heads, drop_path=drop_path) for c in channels))
+
+
+def check_stages(strides: int, blocks: list[int], width: int, heads: int) -> None:
+    """ValueError names the key that does not fit the ``strides``."""
+    key = "MODEL.MASK_TRANSFORMER.PIXEL_DECODER."
+    if len(blocks) != strides or min(blocks) < 1:
+        raise ValueError(
+            f"{key}BLOCKS {blocks} must have one positive number for each of the {strides} "
+            f"features of {key}IN_FEATURES"
+        )
+    factor = math.lcm(2 ** (strides - 1), heads << (AXIAL_STAGES - 1))
+    if width % factor:
+        raise ValueError(
+            f"{key}WIDTH is {width}, which is halved at each of {strides} strides and shared by "
+            f"{heads} heads: it must be a multiple of {factor}"
+        )
