@@ -129,8 +129,7 @@ def _detect(model, images=None, sizes=SIZES):
 
 
 def test_attention_in_training_does_not_see_padding(tiny_model, monkeypatch):
-    # A norm over the whole map would.
-    model = tiny_model(BOXES, {NODE + "PIXEL_DECODER.INPUT_NORM": False})
+    model = tiny_model(BOXES)
     features = model.backbone(torch.randn(2, 3, 64, 96))
     monkeypatch.setattr(model.backbone, "forward", lambda images: features)
     scene, unaware = _detect(model), _detect(model, sizes=SIZES[:1] * 2)
