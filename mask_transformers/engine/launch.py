@@ -42,13 +42,25 @@ def launch(
         first_rank = machine_rank * num_processes
         with _meeting_place(dist_url, num_machines) as url:
             arguments = (main, first_rank, num_processes, world_size, url, args)
-            mp.start_processes(_cpu_worker, arguments, nprocs=num_processes, start_method="spawn")
+            mp.start_processes(
+                _cpu_worker, arguments, nprocs=num_processes, start_method=_start_method()
+            )
 
 
 def _check_gpus(wanted: int) -> None:
     found = torch.cuda.device_count()
     if wanted > found:
         raise ValueError(f"--num-gpus {wanted}, but PyTorch finds {found} GPUs")
+
+
+def _start_method() -> str:
+    """The way to start a process that ends it without taking Python down first, where there is one.
+
+    Gloo's threads release the tensors of the last exchange on their own time. One that waits for
+    Python's lock while a spawned process takes Python down is ended by it in a destructor, and
+    that aborts the process.
+    """
+    return "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
 
 
 @contextlib.contextmanager

@@ -1,7 +1,10 @@
 import json
 
 import numpy as np
+import pytest
 import torch
+import torch.nn.functional as F
+from PIL import Image
 
 from mask_transformers.inference.detr_panoptic import detr_panoptic_inference, sure_queries
 
@@ -51,6 +54,18 @@ def test_areas_are_counted_at_the_size_of_the_output():
     assert ids.shape == (16, 24)
     assert len(segments) == 2
     assert (ids == 2).sum() == 16
+
+
+# Odd sizes of the masks, so that no pixel of the output lies between two of theirs.
+@pytest.mark.parametrize("output", [(23, 31), (7, 5), (18, 20)])
+def test_segments_are_resized_as_by_pillow(output):
+    masks = torch.randn(4, 9, 13)
+    ids, _ = detr_panoptic_inference(torch.zeros(4).long(), masks, {0}, output, smallest_area=0)
+    winner = masks.argmax(0) + 1
+    image = Image.fromarray(winner.numpy().astype(np.uint8))
+    assert np.array_equal(ids, np.asarray(image.resize(output[::-1], Image.Resampling.NEAREST)))
+    other = F.interpolate(winner[None, None].float(), size=output, mode="nearest")[0, 0]
+    assert (ids != other).any()
 
 
 def test_nothing_is_left():

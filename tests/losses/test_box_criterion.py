@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torchvision.ops import box_convert, generalized_box_iou
+from torchvision.ops import box_convert, generalized_box_iou, sigmoid_focal_loss
 
 from mask_transformers.losses.box_criterion import BoxSetCriterion
 from mask_transformers.structures import BoxTargets
@@ -63,6 +63,58 @@ def test_losses_are_those_of_the_matched_pairs():
     torch.testing.assert_close(losses["loss_ce"], 3 * ce)
     torch.testing.assert_close(losses["loss_bbox"], 5 * l1 / 5)
     torch.testing.assert_close(losses["loss_giou"], 2 * giou / 5)
+
+
+def _matched_query(widths, probabilities=(0.5, 0.5)):
+    """Which of two boxes goes to one 0.4 wide, of the same height and centre, in class 0."""
+    logits = torch.full((1, 2, CLASSES + 1), -torch.inf)
+    logits[0, :, 0] = torch.tensor(probabilities).log()
+    logits[0, :, -1] = (1 - torch.tensor(probabilities)).log()
+    boxes = torch.tensor([[[0.5, 0.5, width, 0.4] for width in widths]])
+    target = BoxTargets(
+        torch.tensor([0]), torch.tensor([[0.5, 0.5, 0.4, 0.4]]), torch.zeros(1, 0, 0).bool()
+    )
+    [(queries, chosen)] = _criterion().match((logits, boxes), [target])
+    assert chosen.tolist() == [0]
+    return queries.item()
+
+
+def test_a_match_that_the_distance_decides():
+    # Costs 5 · 0.2 - 2 · 2/3 and 5 · 0.15 - 2 · 5/8: the first one has the higher IoU.
+    assert _matched_query([0.6, 0.25]) == 1
+    assert _matched_query([0.25, 0.6]) == 0
+
+
+def test_a_match_that_the_overlap_decides():
+    # Costs 5 · 0.18 - 2 · 0.55 and 5 · 0.2 - 2 · 2/3: the first one is nearer.
+    assert _matched_query([0.22, 0.6]) == 1
+    assert _matched_query([0.6, 0.22]) == 0
+
+
+def test_a_match_that_the_class_decides():
+    # The better box costs -0.5, the other one -1/3, and their classes -0.5 and -0.5 or -0.7.
+    assert _matched_query([0.25, 0.6], [0.5, 0.6]) == 0
+    assert _matched_query([0.25, 0.6], [0.5, 0.7]) == 1
+
+
+def test_mask_losses_are_sums_over_the_pairs_by_the_mean_count():
+    targets = _targets((2, 3))
+    pairs = [
+        (torch.tensor(queries), torch.tensor(chosen))
+        for queries, chosen in (([1, 4], [1, 0]), ([0, 2, 5], [2, 0, 1]))
+    ]
+    masks = [torch.randn(n, 4, 6) * 3 for n in (2, 3)]
+    losses = _criterion(mask_weight=3.0, dice_weight=7.0).mask_losses(masks, targets, pairs)
+    focal = dice = 0.0
+    for logits, target, (_, chosen) in zip(masks, targets, pairs, strict=True):
+        logits = F.interpolate(logits[None], size=(16, 24), mode="bilinear")[0]
+        truth, probability = target.masks[chosen].float(), logits.sigmoid()
+        focal += sigmoid_focal_loss(logits, truth).mean((1, 2)).sum()
+        both = (probability * truth).sum((1, 2))
+        either = probability.sum((1, 2)) + truth.sum((1, 2))
+        dice += (1 - (2 * both + 1) / (either + 1)).sum()
+    torch.testing.assert_close(losses["loss_mask"], 3 * focal / 5)
+    torch.testing.assert_close(losses["loss_dice"], 7 * dice / 5)
 
 
 @pytest.mark.parametrize("counts", [(0, 0), (0, 3)])

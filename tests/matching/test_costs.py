@@ -1,7 +1,15 @@
 import torch
 
 from mask_transformers.losses.masks import bce_loss, dice_loss, focal_loss
-from mask_transformers.matching.costs import bce_cost, class_cost, dice_cost, focal_cost, pq_cost
+from mask_transformers.matching.costs import (
+    bce_cost,
+    box_cost,
+    class_cost,
+    dice_cost,
+    focal_cost,
+    giou_cost,
+    pq_cost,
+)
 
 
 def test_class_cost_is_minus_the_probability():
@@ -37,6 +45,25 @@ def test_mask_costs_of_soft_targets():
     for cost, loss in COSTS[:2]:  # the focal loss is not linear in the target
         expected = torch.stack([loss(logits, t.expand(2, -1)) for t in targets], 1)
         torch.testing.assert_close(cost(logits, targets), expected)
+
+
+# The upper left quarter of the image, and all of it, cx, cy, w, h; to the same quarter, the upper
+# right one, the lower right one, all of the image.
+BOXES = torch.tensor([[0.25, 0.25, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]])
+TARGETS = torch.cat(
+    [BOXES[:1], torch.tensor([[0.75, 0.25, 0.5, 0.5], [0.75, 0.75, 0.5, 0.5]]), BOXES[1:]]
+)
+
+
+def test_box_cost_is_the_sum_of_the_four_differences():
+    expected = [[0.0, 0.5, 1.0, 1.5], [1.5, 1.5, 1.5, 0.0]]
+    assert box_cost(BOXES, TARGETS).tolist() == expected
+
+
+def test_giou_cost_falls_with_overlap_and_rises_with_the_gap():
+    # Of the quarters the upper two fill the box around them, opposite ones half of it.
+    expected = [[-1.0, 0.0, 0.5, -0.25], [-0.25, -0.25, -0.25, -1.0]]
+    torch.testing.assert_close(giou_cost(BOXES, TARGETS), torch.tensor(expected))
 
 
 def _focal_loss(logits, targets):

@@ -92,3 +92,8 @@ def _assert_same_results(one, other):
         torch.testing.assert_close(found.scores, expected.scores, rtol=1e-4, atol=1e-5)
         boxes = (found.pred_boxes.tensor, expected.pred_boxes.tensor)
         torch.testing.assert_close(*boxes, rtol=1e-4, atol=1e-3)
+        masks = [getattr(instances, "pred_masks", None) for instances in (found, expected)]
+        assert (masks[0] is None) == (masks[1] is None)
+        if masks[0] is not None and len(masks[0]):
+            assert masks[0].shape == masks[1].shape
+            assert (masks[0] == masks[1]).float().mean((1, 2)).min() > 0.99

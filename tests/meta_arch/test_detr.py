@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from mask_transformers.structures import Scene
-
 BOXES = "detr_small_custom_box"
 MASKS = "detr_small_shapes_panoptic"
 NODE = "MODEL.MASK_TRANSFORMER."
+SIZES = [(64, 96), (32, 48)]  # of images in a batch of 64 by 96 pixels
+SECOND = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)  # of the batch
 
 
 def _step(model, records):
@@ -40,8 +40,9 @@ def test_a_frozen_detector_trains_only_its_mask_head(tiny_model, make_record):
     assert set(losses) == {"loss_mask", "loss_dice"}
     trained = [n for n, p in model.named_parameters() if p.requires_grad]
     assert trained == [n for n, _ in model.named_parameters() if n.startswith("mask_head.")]
-    assert not model.encoder.training
-    assert model.mask_head.training
+    for part in (model.backbone, model.encoder, model.decoder):
+        assert not any(module.training for module in part.modules())
+    assert all(module.training for module in model.mask_head.modules())
 
 
 @pytest.mark.parametrize("size", [(5, 7), (1, 1), (33, 2)])
@@ -121,14 +122,63 @@ def test_class_ids_of_the_data_set_are_learnt_and_taken_back(tiny_model, make_re
     assert (result["instances"].scores < 1e-3).all()  # the logit that stands for nothing is higher
 
 
-def test_attention_in_training_does_not_see_padding(tiny_model, make_record):
-    model = tiny_model(BOXES).eval()
-    images = torch.randn(2, 3, 64, 96)
+def _detect(model, images=None, sizes=SIZES):
+    """The scene of two images, the second of which is padded, in training."""
     with torch.no_grad():
-        scene = model.detect(images, [(64, 96), (32, 48)])
-    assert isinstance(scene, Scene)
+        return model.train().detect(torch.zeros(2, 3, 64, 96) if images is None else images, sizes)
+
+
+def test_attention_in_training_does_not_see_padding(tiny_model, monkeypatch):
+    model = tiny_model(BOXES)
+    features = model.backbone(torch.randn(2, 3, 64, 96))
+    monkeypatch.setattr(model.backbone, "forward", lambda images: features)
+    scene, unaware = _detect(model), _detect(model, sizes=SIZES[:1] * 2)
+    inside = scene.grid.inside[1].view(4, 6)
     assert scene.grid.inside[0].all()
-    assert scene.grid.inside[1].sum() == 2 * 3
+    assert inside.nonzero().tolist() == [[row, column] for row in (0, 1) for column in (0, 1, 2)]
+
+    coarse = features[model.coarse]
+    features[model.coarse] = coarse + 10 * torch.randn_like(coarse) * ~inside * SECOND
+    torch.testing.assert_close(_detect(model).queries, scene.queries)
+    assert _differ(_detect(model, sizes=SIZES[:1] * 2).queries[1], unaware.queries[1])
+    features[model.coarse] = coarse + 10 * torch.randn_like(coarse) * inside * SECOND
+    assert _differ(_detect(model).queries[1], scene.queries[1])
+
+
+def _differ(one, other):
+    return (one - other).abs().max() > 1e-2
+
+
+def test_masks_in_training_do_not_look_at_padding(tiny_model):
+    model = tiny_model(MASKS)
+    maps = []
+    model.mask_head.attention.register_forward_hook(lambda module, _, seen: maps.append(seen))
+    scene = _detect(model, torch.randn(2, 3, 64, 96))
+    with torch.no_grad():
+        for image in (0, 1):
+            assert model.masks(scene, image, torch.arange(3)).shape == (3, 16, 24)
+    whole, padded = maps  # (queries, heads, h, w)
+    assert (whole > 0).all()
+    assert (padded[..., :2, :3] > 0).all()
+    torch.testing.assert_close(padded[..., :2, :3].sum((1, 2, 3)), torch.ones(3))
+
+
+def test_bfloat16_autocast_trains_and_keeps_boxes_in_full_precision(tiny_model, make_record):
+    model, seen = tiny_model(MASKS), []
+    model.wanted.thing_classes = set(range(8))
+    model.criterion.register_forward_pre_hook(lambda module, inputs: seen.extend(inputs[0]))
+    records = [make_record(3), make_record(0)]
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = _step(model, records)
+        with torch.no_grad():
+            results = model.eval()(records)
+    assert all(torch.isfinite(value) for value in losses.values())
+    assert all(value.dtype == torch.float32 for value in losses.values())
+    assert len(seen) == 3
+    boxes = [boxes for _, boxes in seen] + [r["instances"].pred_boxes.tensor for r in results]
+    for few in boxes:
+        assert few.dtype == torch.float32
+        assert (few != few.bfloat16()).any()
 
 
 @pytest.mark.parametrize(
@@ -182,6 +232,16 @@ def test_masks_that_are_missing_name_the_image(tiny_model, make_record):
     with pytest.raises(KeyError, match=r"some/image\.png have no 'gt_masks'"):
         tiny_model(MASKS)([record])
     tiny_model(BOXES)([record])
+
+
+@pytest.mark.parametrize("name", [BOXES, MASKS])
+def test_boxes_that_are_missing_name_the_image(tiny_model, make_record, name):
+    record = make_record(1)
+    record["instances"].remove("gt_boxes")
+    with pytest.raises(
+        KeyError, match=r"the instances of image some/image\.png have no 'gt_boxes'"
+    ):
+        tiny_model(name)([record])
 
 
 @pytest.mark.parametrize("name", ["detr_R50_coco", "detr_R50_coco_panoptic"])
