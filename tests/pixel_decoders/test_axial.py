@@ -117,15 +117,196 @@ def test_a_new_block_is_its_shortcut():
 @pytest.mark.parametrize("training", [False, True])
 def test_fuse(training):
     fuse = _randomise(Fuse(5, 3, 4)).train(training)
-    low, high = torch.randn(2, 5, 3, 2).double(), torch.randn(2, 3, 5, 3).double()
+    low, high = torch.randn(2, 5, 3, 3).double(), torch.randn(2, 3, 5, 5).double()
     coarse = _conv_norm(fuse.low, _gelu(low), training)
-    # Every pixel of the coarse map lies on one of the fine map where sizes are 2n - 1; of an even
-    # width corners are not aligned, and a third of the way from edge to edge is a half pixel.
-    wide = torch.stack([coarse[..., 0], coarse.mean(-1), coarse[..., 1]], -1)
-    assert fuse(low, high).shape == (2, 4, 5, 3)
-    odd = torch.cat([low, low[..., :1]], -1)  # (2, 5, 3, 3)
-    fine = torch.randn(2, 3, 5, 5).double()
-    coarse = _conv_norm(fuse.low, _gelu(odd), training)
-    found = fuse(odd, fine) - _conv_norm(fuse.high, _gelu(fine), training)
+    found = fuse(low, high) - _conv_norm(fuse.high, _gelu(high), training)
+    # Of odd sizes, every pixel of the coarse map lies on one of the fine map.
     torch.testing.assert_close(found[:, :, ::2, ::2], coarse)
-    torch.testing.assert_close(found[:, :, 1::2, ::2], (coarse[:, :, 1:] + coarse[:, :, :-1]) / 2)
+    between = (coarse[:, :, 1:] + coarse[:, :, :-1]) / 2
+    torch.testing.assert_close(found[:, :, 1::2, ::2], between)
+
+
+def _reference_decoder(decoder, features):
+    """Levels and mask features, coarse first, from the parts."""
+    outputs = []
+    for i, name in enumerate(["res5", "res4", "res3", "res2"]):
+        norm, x = decoder.in_norms[i], features[name]
+        mean, var = x.mean(1, keepdim=True), x.var(1, unbiased=False, keepdim=True)
+        x = (x - mean) / (var + 1e-6).sqrt()
+        x = x * norm.weight[:, None, None] + norm.bias[:, None, None]
+        if outputs:
+            x = decoder.fuses[i - 1](outputs[-1], x)
+        for block in decoder.stages[i]:
+            x = _reference_block(block, x, training=False)
+        outputs.append(x)
+    return outputs
+
+
+def test_decoder():
+    decoder = _randomise(_decoder()).eval()
+    for norm in decoder.in_norms:
+        nn.init.uniform_(norm.weight, 0.5, 2)
+        nn.init.normal_(norm.bias)
+    features = {name: x.double() for name, x in _features(1, 64, 32).items()}
+    pixels = decoder(features)
+    found = [*pixels.levels, pixels.mask_features]
+    for a, b in zip(found, _reference_decoder(decoder, features), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+# As 641 × 641, even, and neither square nor of one parity.
+@pytest.mark.parametrize("size", [(65, 65), (64, 96), (70, 33), (97, 128), (1, 1)])
+def test_any_size(size):
+    decoder, features = _decoder().eval(), _features(1, *size)
+    pixels = decoder(features)
+    assert pixels.mask_features.shape == (1, 16, *features["res2"].shape[2:])
+    assert pixels.projection is None
+    assert decoder.level_channels == [128, 64, 32]
+    for level, channels, name in zip(
+        pixels.levels, decoder.level_channels, ["res5", "res4", "res3"], strict=True
+    ):
+        assert level.shape == (1, channels, *features[name].shape[2:])
+
+
+def test_fewer_levels():
+    decoder = _decoder(("res3", "res5"), blocks=(1, 1))
+    pixels = decoder(_features())
+    assert [tuple(level.shape) for level in pixels.levels] == [(2, 128, 2, 3)]
+    assert pixels.mask_features.shape == (2, 64, 8, 12)
+
+
+def test_axial_attention_at_the_two_coarsest_strides():
+    kinds = [[type(block) for block in stage] for stage in _decoder().stages]
+    assert kinds == [[AxialBlock], [AxialBlock] * 2, [Bottleneck], [Bottleneck] * 2]
+
+
+def test_maps_beyond_the_tables_are_refused():
+    features = {
+        name: torch.zeros(1, c, 4 * scale, 2)
+        for (name, c), scale in zip(CHANNELS.items(), (1024, 512, 256, 128), strict=True)
+    }
+    with pytest.raises(ValueError, match=r"255 positions .* has 512"):
+        _decoder().eval()(features)
+
+
+def test_batched_equals_single():
+    decoder, features = _decoder().eval(), _features(3)
+    with torch.no_grad():
+        batched = decoder(features)
+        for i in range(3):
+            alone = decoder({name: x[i : i + 1] for name, x in features.items()})
+            torch.testing.assert_close(
+                batched.mask_features[i], alone.mask_features[0], rtol=1e-4, atol=1e-5
+            )
+
+
+def test_gradients_reach_all_parameters():
+    decoder = _decoder()
+    for name, part in decoder.named_modules():
+        if name.endswith("conv3.norm"):
+            nn.init.ones_(part.weight)  # which starts from 0
+    pixels = decoder(_features())
+    loss = sum(x.square().mean() for x in [pixels.mask_features, *pixels.levels])
+    loss.backward()
+    for name, parameter in decoder.named_parameters():
+        assert parameter.grad is not None, name
+        # What is added to all similarities of a pixel alike does not change its attention.
+        assert parameter.grad.abs().sum() > 0 or name.endswith("similarity_norm.bias"), name
+
+
+def test_training_updates_all_statistics():
+    decoder = _decoder()
+    decoder(_features())
+    norms = {name: part for name, part in decoder.named_modules() if isinstance(part, SyncNorm)}
+    assert len(norms) == 43
+    for name, norm in norms.items():
+        assert (norm.running_mean != 0).all(), name
+        assert (norm.running_var != 1).all(), name
+
+
+def test_drop_path():
+    rates = [part.drop_prob for part in _decoder(drop_path=0.3).modules() if _is_drop(part)]
+    assert rates == [0.3] * 6
+
+
+def _is_drop(part):
+    return isinstance(part, DropPath)
+
+
+def _official(name):
+    for official, own in NAMES.items():
+        name = name.replace(official, own)
+    return name
+
+
+def _official_size(channels=(256, 512, 1024, 2048)):
+    with torch.device("meta"):
+        return AxialPixelDecoder(
+            _shapes(dict(zip(CHANNELS, channels, strict=True))),
+            in_features=list(CHANNELS),
+            blocks=[1, 5, 1, 1],
+            width=512,
+        )
+
+
+def test_official_sizes():
+    shapes = {name: tuple(x.shape) for name, x in _official_size().state_dict().items()}
+    assert shapes["in_norms.0.weight"] == (2048,)
+    assert shapes["stages.0.0.conv1.conv.weight"] == (1024, 2048, 1, 1)
+    assert shapes["stages.0.0.attention.height.qkv.weight"] == (2048, 1024, 1)
+    assert shapes["stages.1.4.attention.width.similarity_norm.weight"] == (24,)
+    assert shapes["stages.1.4.attention.width.output_norm.running_var"] == (1024,)
+    assert shapes["stages.1.4.attention.width.value_position.weight"] == (509, 64)
+    assert shapes["stages.1.0.shortcut.conv.weight"] == (1024, 256, 1, 1)
+    assert shapes["stages.3.0.conv2.conv.weight"] == (64, 64, 3, 3)
+    assert shapes["fuses.0.low.conv.weight"] == (256, 2048, 1, 1)
+    assert shapes["fuses.2.high.conv.weight"] == (64, 256, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "channels"),
+    [("R50", (256, 512, 1024, 2048)), ("convnext_tiny", (96, 192, 384, 768))],
+)
+def test_official_tensors(shared, manifest, channels):
+    path = shared / "parity" / "manifests" / f"kmax_{manifest}_coco_panoptic.tsv"
+    prefix, official = "sem_seg_head.pixel_decoder.", {}
+    for line in path.read_text().splitlines():
+        name, shape, _ = line.split("\t")
+        if name.startswith(prefix):
+            sizes = tuple(int(size) for size in shape.split(",") if size)
+            official[_official(name.removeprefix(prefix))] = sizes
+    own = {name: tuple(x.shape) for name, x in _official_size(channels).state_dict().items()}
+    assert own == official
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"in_features": ["res2", "res9"]}, r"IN_FEATURES names \['res9'\]"),
+        ({"in_features": ["res5", "res2"]}, "fine to coarse"),
+        ({"blocks": [1, 5]}, r"BLOCKS \[1, 5\] must have .* 4 features"),
+        ({"blocks": [1, 0, 1, 1]}, r"BLOCKS \[1, 0, 1, 1\]"),
+        ({"width": 36}, "WIDTH is 36.*multiple of 8"),
+        ({"width": 24, "heads": 8}, "WIDTH is 24.*multiple of 16"),
+    ],
+)
+def test_impossible_values_name_the_key(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        _decoder(**arguments)
+
+
+def test_from_config(tiny_config):
+    key = "MODEL.MASK_TRANSFORMER.PIXEL_DECODER."
+    keys = {
+        "NAME": "AxialPixelDecoder",
+        "WIDTH": 32,
+        "HEADS": 4,
+        "BLOCKS": [1, 2, 1, 1],
+        "DROP_PATH_RATE": 0.1,
+    }
+    cfg = tiny_config(keys={key + name: value for name, value in keys.items()})
+    decoder = PIXEL_DECODERS.get("AxialPixelDecoder")(cfg, _shapes(CHANNELS))
+    assert [len(stage) for stage in decoder.stages] == [1, 2, 1, 1]
+    assert decoder.stages[1][0].attention.height.heads == 4
+    assert decoder.stages[3][0].drop_path.drop_prob == 0.1
+    assert decoder.level_channels == [128, 64, 32]
