@@ -176,6 +176,18 @@ def test_image_and_partner_are_augmented_apart_and_by_the_seed(records):
     assert max(len(output["instances"]) for output in outputs) > 3
 
 
+def test_instances_are_pasted_too(records):
+    low = {"category_id": 1, "segmentation": [[3, 2, 12, 2, 12, 9, 3, 9]]}
+    high = {"category_id": 0, "segmentation": [[8, 2, 20, 2, 20, 9, 8, 9]]}
+    record = {"file_name": records[0]["file_name"], "annotations": [low]}
+    mapped, found = mapper(annotations="instance"), []
+    for seed in range(8):
+        np.random.seed(seed)
+        output = mapped({**record, PARTNER: {**record, "annotations": [high]}})
+        found.append(tuple(cells(output["instances"])))
+    assert set(found) == {((1, 63),), ((1, 35), (0, 84))}
+
+
 def test_semantic_labels_keep_one_segment_a_class(tmp_path, data):
     record = {
         "file_name": data.save(tmp_path / "a.png", data.scene()[0]),
