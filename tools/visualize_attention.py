@@ -19,7 +19,7 @@ from mask_transformers.output_files import refuse_existing, write_image
 from mask_transformers.prediction.attention_rows import attention_rows, rows_of_system
 from mask_transformers.prediction.inputs import find_inputs, is_video, overlay_paths
 from mask_transformers.prediction.predict import build_predictor
-from mask_transformers.visualization.attention import draw_rows
+from mask_transformers.visualization.side_by_side import titled_rows
 
 CONFIG_KEY = re.compile(r"(MODEL|INPUT|DATASETS|TEST)(\.[A-Z0-9_]+)+")
 
@@ -83,10 +83,10 @@ def draw(args: argparse.Namespace) -> int:
             continue
         rows.setdefault(target, []).extend(attention_rows(predictor, image, metadata, args.queries))
         if target != args.output:
-            write_image(draw_rows(rows.pop(target)), target)
+            write_image(titled_rows(rows.pop(target)), target)
         print(f"{source} -> {target}", flush=True)
     for target, drawn in rows.items():
-        write_image(draw_rows(drawn), target)
+        write_image(titled_rows(drawn), target)
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
     return len(failures)

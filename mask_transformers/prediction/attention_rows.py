@@ -19,8 +19,9 @@ from torch import nn
 
 from ..inference.detection import best_classes, contiguous_probabilities, detected_instances
 from ..meta_arch.base import resize_to_output
-from ..visualization.attention import Layer, Panel, Size, cluster_row, place, query_row
+from ..visualization.attention import Layer, Size, cluster_row, place, query_row
 from ..visualization.overlay import READABLE_SIDE
+from ..visualization.side_by_side import Panel
 
 Rows = list[list[Panel]]
 

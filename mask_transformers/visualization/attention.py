@@ -7,17 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from detectron2.data import Metadata
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from ..data.boxes import clip_boxes
 from .overlay import Color, complete_metadata, enlarge, overlay_on
+from .side_by_side import Panel
 
-Panel = tuple[np.ndarray, str]  # an image and its title
 Layer = tuple[np.ndarray, str]  # a map (H, W) and its title
 Size = tuple[int, int]  # height, width
 
-PANEL, GAP, TITLE, DPI = 2.0, 0.08, 0.25, 150  # width of panels, gaps and titles, in inches
 OPACITY = 0.8
 UNSEEN_LIGHT = 0.25  # of what a query does not look at
 
@@ -158,41 +155,6 @@ def query_row(
     seen = [(draw_sight(image, weights), title) for weights, title in layers]
     title = f"query {query}: {known.thing_classes[label]} {score:.0%}"
     return [(image, "image"), *seen, (overlay.output.get_image(), title)]
-
-
-def draw_rows(rows: Sequence[Sequence[Panel]]) -> np.ndarray:
-    """One picture of rows of equal length.
-
-    Titles stand above the panels, but where the panel above has the same.
-    """
-    if not rows or not rows[0] or len({len(row) for row in rows}) != 1:
-        raise ValueError("draw_rows needs at least one row and rows of equal length")
-    columns = len(rows[0])
-    ratios = [max(panel.shape[0] / panel.shape[1] for panel, _ in row) for row in rows]
-    width = columns * (PANEL + GAP) + GAP
-    height = PANEL * sum(ratios) + len(rows) * TITLE + GAP
-    grid = {
-        "height_ratios": ratios,
-        "left": GAP / width,
-        "right": 1 - GAP / width,
-        "bottom": GAP / height,
-        "top": 1 - TITLE / height,
-        "wspace": GAP / PANEL,
-        "hspace": TITLE * len(rows) / (PANEL * sum(ratios)),
-    }
-    figure = Figure(figsize=(width, height), dpi=DPI)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw=grid)
-    titles = [""] * columns
-    for row_axes, row in zip(axes, rows, strict=True):
-        for column, (panel, title) in enumerate(row):
-            row_axes[column].imshow(panel)
-            row_axes[column].set_axis_off()
-            if title != titles[column]:
-                row_axes[column].set_title(title, fontsize=9, pad=4)
-            titles[column] = title
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _unit(color: Sequence[float]) -> Color:

@@ -8,12 +8,12 @@ from mask_transformers.visualization.attention import (
     cluster_row,
     cluster_segments,
     draw_clusters,
-    draw_rows,
     draw_sight,
     place,
     query_row,
 )
 from mask_transformers.visualization.overlay import READABLE_SIDE
+from mask_transformers.visualization.side_by_side import titled_rows
 
 SIZE = (READABLE_SIDE, 200)  # large enough not to be enlarged
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -140,11 +140,16 @@ def test_a_query_without_a_mask_ends_with_its_box(image, metadata):
 
 def test_rows_of_all_shapes_stand_in_one_picture(image):
     rows = [[(image, "a"), (image, "b")], [(image[:100], "a"), (image[:50, :50], "c")]]
-    drawn = draw_rows(rows)
+    drawn = titled_rows(rows)
     assert drawn.dtype == np.uint8
     assert drawn.ndim == 3
-    assert draw_rows([[row[0]] * 3 for row in rows]).shape[1] > 1.4 * drawn.shape[1]
-    assert draw_rows(rows[:1]).shape[0] < drawn.shape[0]
+    assert titled_rows([[row[0]] * 3 for row in rows]).shape[1] > 1.4 * drawn.shape[1]
+    same = [
+        rows[0],
+        [(panel, title) for (panel, _), (_, title) in zip(rows[1], rows[0], strict=True)],
+    ]
+    assert titled_rows(same).shape[0] < drawn.shape[0], "room only for titles that are new"
+    assert titled_rows(rows[:1]).shape[0] < drawn.shape[0]
     grey = (drawn == 128).all(-1)
     assert grey.mean() > 0.6, "panels fill the picture"
 
@@ -152,4 +157,4 @@ def test_rows_of_all_shapes_stand_in_one_picture(image):
 @pytest.mark.parametrize("lengths", [(), (0,), (1, 2)])
 def test_rows_must_be_of_one_length(image, lengths):
     with pytest.raises(ValueError, match="rows of equal length"):
-        draw_rows([[(image, "")] * length for length in lengths])
+        titled_rows([[(image, "")] * length for length in lengths])
