@@ -48,5 +48,17 @@ class MultiHeadAttention(nn.Module):
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
+    def weights(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """How much ``query`` (N, Q, C) attends to ``key`` (N, L, C): the mean of the heads.
+
+        Returns (N, Q, L), which sum to 1 over L. For pictures: ``forward`` never has them.
+        """
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        q, k = (
+            self._split_heads(F.linear(x, w, b))
+            for x, w, b in zip((query, key), weights, biases, strict=False)
+        )
+        return (q @ k.transpose(2, 3) * q.shape[-1] ** -0.5).softmax(-1).mean(1)
+
     def _split_heads(self, x: torch.Tensor) -> torch.Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

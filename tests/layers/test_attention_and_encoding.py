@@ -27,6 +27,15 @@ def test_attention_equals_pytorchs(masked):
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_attention_weights_equal_pytorchs():
+    ours, reference = MultiHeadAttention(24, 4), nn.MultiheadAttention(24, 4, batch_first=True)
+    nn.init.normal_(ours.in_proj_bias)
+    reference.load_state_dict(ours.state_dict())
+    query, key = 3 * torch.randn(2, 5, 24), 3 * torch.randn(2, 7, 24)
+    expected = reference(query, key, key, need_weights=True)[1]  # the mean of the heads
+    torch.testing.assert_close(ours.weights(query, key), expected)
+
+
 def test_attention_width_must_divide_into_heads():
     with pytest.raises(ValueError, match="10 is not a multiple of 4 heads"):
         MultiHeadAttention(10, 4)
