@@ -81,6 +81,9 @@ def _add_model_keys(cfg: CN) -> None:
     node.TRANSFORMER_DECODER.DROPOUT = 0.1
     # "KMeansDecoder": stochastic depth, probability of leaving out an update in training.
     node.TRANSFORMER_DECODER.DROP_PATH_RATE = 0.0
+    # "KMeansDecoder": deviation of the mask logits that training starts from. A short training has
+    # no time to enlarge the published 0.1 until masks are sure.
+    node.TRANSFORMER_DECODER.MASK_SCALE = 0.1
     # "KMeansDecoder": how queries look at pixels, as cluster centres do in one "kmeans" step, or by
     # ordinary "softmax" cross-attention, an ablation.
     node.TRANSFORMER_DECODER.CROSS_ATTENTION = "kmeans"

@@ -13,15 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from detectron2.structures import BitMasks, Instances
 from measuring import (
     add_measuring_arguments,
     alternating_seconds,
-    generator,
     image_size,
     medians,
     random_images,
     random_model,
+    random_records,
     relative_difference,
     rounded,
 )
@@ -76,7 +75,7 @@ def inference_run(which: str, model: nn.Module, args: argparse.Namespace) -> Cal
 
 def training_run(which: str, model: nn.Module, args: argparse.Namespace) -> Callable[[], dict]:
     """A function that does one step: forward, loss, backward, AdamW. Returns the loss."""
-    inputs = _training_inputs(args)
+    inputs = random_records(args.images, args.size, args.masks)
     train_with_frozen_norms(model)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=0 if args.still else 1e-4)
@@ -101,22 +100,6 @@ def training_run(which: str, model: nn.Module, args: argparse.Namespace) -> Call
         return {"loss": loss.detach()}
 
     return step
-
-
-def _training_inputs(args: argparse.Namespace) -> list[dict]:
-    random, (height, width) = generator(), args.size
-    records = []
-    for _ in range(args.images):
-        instances = Instances((height, width))
-        instances.gt_classes = torch.randint(133, (args.masks,), generator=random)
-        corners = torch.randint(min(height, width) // 2, (args.masks, 2), generator=random)
-        masks = torch.zeros(args.masks, height, width, dtype=torch.bool)
-        for mask, (y, x) in zip(masks, corners, strict=True):
-            mask[y : y + height // 3, x : x + width // 3] = True
-        instances.gt_masks = BitMasks(masks)
-        image = torch.randint(256, (3, height, width), generator=random, dtype=torch.uint8)
-        records.append({"image": image, "instances": instances})
-    return records
 
 
 RUNS = {"inference": inference_run, "training-step": training_run}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from detectron2.structures import BitMasks, Instances
 from torch import nn
 
 from mask_transformers import model_zoo
@@ -54,6 +55,23 @@ def _scale(name: str, parameter: torch.Tensor) -> float:
 def random_images(count: int, size: tuple[int, int]) -> torch.Tensor:
     """Images (count, 3, *size) as the network sees them."""
     return torch.randn(count, 3, *size, generator=generator())
+
+
+def random_records(count: int, size: tuple[int, int], masks: int) -> list[dict]:
+    """Training records of ``count`` images, each with ``masks`` rectangles of random classes."""
+    random, (height, width) = generator(), size
+    records = []
+    for _ in range(count):
+        instances = Instances((height, width))
+        instances.gt_classes = torch.randint(133, (masks,), generator=random)
+        corners = torch.randint(min(height, width) // 2, (masks, 2), generator=random)
+        rectangles = torch.zeros(masks, height, width, dtype=torch.bool)
+        for mask, (y, x) in zip(rectangles, corners, strict=True):
+            mask[y : y + height // 3, x : x + width // 3] = True
+        instances.gt_masks = BitMasks(rectangles)
+        image = torch.randint(256, (3, height, width), generator=random, dtype=torch.uint8)
+        records.append({"image": image, "instances": instances})
+    return records
 
 
 def generator() -> torch.Generator:

@@ -72,6 +72,7 @@ class KMeansLayer(nn.Module):
         mask_dim: int,
         heads: int,
         ffn_dim: int,
+        mask_scale: float = 0.1,
         drop_path: float = 0.0,
         cross_attention: CrossAttention = kmeans_update,
     ) -> None:
@@ -81,7 +82,9 @@ class KMeansLayer(nn.Module):
         self.splits = [dim // 2, dim // 2, dim]
         self.pixel_in = ConvNorm(pixel_channels, dim, activation=F.gelu)
         self.query_in = LinearNorm(dim, dim, activation=F.gelu)
-        self.predictor = MaskPredictor(dim, dim, num_classes, mask_dim=mask_dim)
+        self.predictor = MaskPredictor(
+            dim, dim, num_classes, mask_dim=mask_dim, mask_scale=mask_scale
+        )
         self.pixel_value = ConvNorm(dim, dim)
         self.kmeans_norm = SyncNorm(dim)
         self.kmeans_out = LinearNorm(dim, dim, scale=0.0)
@@ -128,6 +131,7 @@ class KMeansDecoder(nn.Module):
         layers: int,
         heads: int,
         ffn_dim: int,
+        mask_scale: float = 0.1,
         drop_path: float = 0.0,
         cross_attention: str = "kmeans",
     ) -> None:
@@ -155,6 +159,7 @@ class KMeansDecoder(nn.Module):
                 mask_dim=mask_dim,
                 heads=heads,
                 ffn_dim=ffn_dim,
+                mask_scale=mask_scale,
                 drop_path=drop_path,
                 cross_attention=CROSS_ATTENTION[cross_attention],
             )
@@ -163,7 +168,9 @@ class KMeansDecoder(nn.Module):
         )
         self.class_projection = LinearNorm(dim, dim, activation=F.gelu)
         self.mask_projection = LinearNorm(dim, dim, activation=F.gelu)
-        self.predictor = MaskPredictor(mask_channels, dim, num_classes, mask_dim=mask_dim)
+        self.predictor = MaskPredictor(
+            mask_channels, dim, num_classes, mask_dim=mask_dim, mask_scale=mask_scale
+        )
 
     @classmethod
     def from_config(cls, cfg: CfgNode, level_channels: Sequence[int]) -> dict:
@@ -180,6 +187,7 @@ class KMeansDecoder(nn.Module):
             "layers": part.LAYERS,
             "heads": part.HEADS,
             "ffn_dim": part.FFN_DIM,
+            "mask_scale": part.MASK_SCALE,
             "drop_path": part.DROP_PATH_RATE,
             "cross_attention": part.CROSS_ATTENTION,
         }

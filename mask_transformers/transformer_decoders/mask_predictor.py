@@ -24,8 +24,12 @@ class MaskPredictor(nn.Module):
         *,
         hidden_dim: int = 256,
         mask_dim: int = 128,
+        mask_scale: float = 0.1,
     ) -> None:
-        """Takes pixels of ``pixel_channels`` and queries of ``query_dim``."""
+        """Takes pixels of ``pixel_channels`` and queries of ``query_dim``.
+
+        ``mask_scale``: deviation of the mask logits at the start.
+        """
         super().__init__()
         channels = pixel_channels
         self.depthwise = ConvNorm(channels, channels, 5, groups=channels, activation=F.gelu)
@@ -33,7 +37,7 @@ class MaskPredictor(nn.Module):
         self.pixel_out = ConvNorm(hidden_dim, mask_dim, bias=True)
         self.mask_embed = LinearNorm(query_dim, mask_dim)
         self.class_embed = nn.Conv1d(query_dim, num_classes + 1, 1)
-        self.mask_norm = SyncNorm(1, scale=0.1)
+        self.mask_norm = SyncNorm(1, scale=mask_scale)
         self.void_bias = math.log(num_classes * VOID_PRIOR / (1 - VOID_PRIOR))
         nn.init.xavier_uniform_(self.depthwise.conv.weight)
         for layer in (self.pixel_out.conv, self.class_embed):

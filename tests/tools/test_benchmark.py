@@ -77,8 +77,9 @@ def test_wrong_arguments(tool, command_line, capsys, words, error):
 
 
 def test_inputs_of_a_training_step(tool):
-    args = SimpleNamespace(size=(96, 64), images=2, masks=3)
-    for record in tool._training_inputs(args):
+    records = tool.random_records(2, (96, 64), 3)
+    assert len(records) == 2
+    for record in records:
         assert record["image"].shape == (3, 96, 64)
         areas = record["instances"].gt_masks.tensor.flatten(1).sum(1)
         assert areas.tolist() == [32 * 21] * 3
