@@ -48,7 +48,7 @@ def load_official_state_dict(model: nn.Module, state_dict: Mapping) -> LoadRepor
     system = type(model).__name__
     official = {native_name(system, name): name for name in state_dict}
     native = {
-        name: as_tensor(official[name], value)
+        name: as_tensor(official.get(name, name), value)
         for name, value in to_native_names(system, state_dict).items()
     }
     report = _compare(native, model.state_dict(), official)

@@ -96,21 +96,19 @@ def _entry(message: bytes) -> _Entry:
     fields = dict(_fields(message))
     sides = [dict(_fields(side)) for number, side in _fields(fields.get(2, b"")) if number == 2]
     shape = tuple(side.get(1, 0) for side in sides)
-    numbers = (fields.get(number, 0) for number in (3, 4, 5))
-    return _Entry(fields.get(1, 0), shape, *numbers, 7 in fields)
+    dtype, shard, offset, size = (fields.get(number, 0) for number in (1, 3, 4, 5))
+    return _Entry(dtype, shape, shard, offset, size, 7 in fields)
 
 
 def _fields(message: bytes) -> Iterator[tuple]:
     """Numbers and values, integers or bytes, of the fields of a protocol buffer."""
-    position = 0
+    position = number = 0
     while position < len(message):
         tag, position = _varint(message, position)
-        value, size = None, {1: 8, 5: 4}.get(tag & 7, 0)
-        if tag & 7 in (0, 2):
-            value, position = _varint(message, position)
-        if tag & 7 == 2:
-            size = value
-        yield tag >> 3, message[position : position + size] if tag & 7 else value
+        if tag & 7 in (0, 2):  # an integer, which may be the size of what follows
+            number, position = _varint(message, position)
+        size = {0: 0, 1: 8, 2: number, 5: 4}[tag & 7]
+        yield tag >> 3, message[position : position + size] if tag & 7 else number
         position += size
 
 

@@ -11,9 +11,9 @@ memory (queries, here) and their attention, all that is left and right of the tr
 
 Not confirmed by a file, but after the attributes of the PyTorch release, which was written after
 DeepLab2: what lies above these parts (``_pixel_encoder``, ``_pixel_decoder``,
-``_transformer_decoder``), ``_in_norms``, the second input of ``_resized_fuses``, the k-means update,
-the predictors within layers, the two projections, the centres, and all of ConvNeXt. Where two forms
-are likely both are understood. Loading is strict, so that a name that is otherwise is told.
+``_transformer_decoder``), ``_in_norms``, ``_resized_fuses`` and their second input, the k-means
+update, the predictors within layers, the two projections, the centres, and all of ConvNeXt. Where
+two forms are likely both are understood. Loading is strict: a name that is otherwise is told.
 """
 
 import re

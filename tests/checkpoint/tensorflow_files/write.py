@@ -1,6 +1,6 @@
 """Writes the files beside this one; it alone needs TensorFlow (2.21 made them).
 
-    python tests/checkpoint/tensorflow/write.py
+python tests/checkpoint/tensorflow_files/write.py
 """
 
 from pathlib import Path
