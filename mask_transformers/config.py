@@ -222,6 +222,8 @@ def _add_input_keys(cfg: CN) -> None:
     cfg.INPUT.LSJ.ENABLED = False
     # Side, in pixels, of the square that is jittered around and cropped to.
     cfg.INPUT.LSJ.IMAGE_SIZE = 1024
+    # Height and width to jitter around and to crop to where that is no square; [] for IMAGE_SIZE.
+    cfg.INPUT.LSJ.IMAGE_SHAPE = []
     # Smallest random scale.
     cfg.INPUT.LSJ.MIN_SCALE = 0.1
     # Largest random scale.
@@ -234,6 +236,10 @@ def _add_input_keys(cfg: CN) -> None:
     cfg.INPUT.CROP.BEFORE_RESIZE = False
     # Colour jitter in brightness, contrast, saturation and hue (semantic recipe).
     cfg.INPUT.COLOR_JITTER = False
+    # Panoptic copy-paste, of kMaX-DeepLab: probability that a training image receives segments of
+    # another one, each with probability 1/2; stuff of one class stays one segment. Not for
+    # INPUT.ANNOTATIONS "box"; needs INPUT.LSJ, or an absolute INPUT.CROP after the resize.
+    cfg.INPUT.COPY_PASTE = 0.0
     # Random flips are INPUT.RANDOM_FLIP; this adds a second, vertical one and quarter turns, for
     # images without an up (microscopy, aerial).
     cfg.INPUT.RANDOM_ROTATE90 = False

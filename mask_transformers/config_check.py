@@ -23,7 +23,9 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "PIXEL_DECODER.POINTS": (1, math.inf),
     "PIXEL_DECODER.FFN_DIM": (1, math.inf),
     "PIXEL_DECODER.DROPOUT": (0, 1),
+    "PIXEL_DECODER.DROP_PATH_RATE": (0, 1),
     "TRANSFORMER_DECODER.DROPOUT": (0, 1),
+    "TRANSFORMER_DECODER.DROP_PATH_RATE": (0, 1),
     "TRANSFORMER_DECODER.LAYERS": (1, math.inf),
     "TRANSFORMER_DECODER.HEADS": (1, math.inf),
     "TRANSFORMER_DECODER.FFN_DIM": (1, math.inf),
@@ -41,6 +43,9 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "LOSS.IMPORTANCE_RATIO": (0, 1),
     "TEST.OBJECT_MASK_THRESHOLD": (0, 1),
     "TEST.OVERLAP_THRESHOLD": (0, 1),
+    "TEST.THING_THRESHOLD": (0, 1),
+    "TEST.STUFF_THRESHOLD": (0, 1),
+    "TEST.PIXEL_THRESHOLD": (0, 1),
 }
 
 

@@ -16,9 +16,12 @@ from .config import add_mask_transformer_config
 
 @dataclass(frozen=True)
 class Published:
-    """A released file of the original authors and the score that they report for it."""
+    """A release of the original authors and the score that they report for it.
 
-    url: str
+    ``url`` is None where no file can be fetched and checked: its path must be given instead.
+    """
+
+    url: str | None
     metric: str
     score: float
 
@@ -77,6 +80,15 @@ PUBLISHED = {
         _DETR + "detr-r50-dc5-panoptic-da08f1b1.pth", "PQ", 44.6
     ),
     "detr_R101_coco_panoptic": Published(_DETR + "detr-r101-panoptic-40021d53.pth", "PQ", 45.1),
+    "kmax_R50_coco_panoptic": Published(None, "PQ", 53.3),
+    "kmax_convnext_tiny_coco_panoptic": Published(None, "PQ", 55.5),
+    "kmax_convnext_small_coco_panoptic": Published(None, "PQ", 56.7),
+    "kmax_convnext_base_coco_panoptic": Published(None, "PQ", 57.2),
+    "kmax_convnext_large_coco_panoptic": Published(None, "PQ", 58.0),
+    "kmax_R50_cityscapes_panoptic": Published(None, "PQ", 63.5),
+    "kmax_convnext_large_cityscapes_panoptic": Published(None, "PQ", 68.4),
+    "kmax_R50_ade20k_panoptic": Published(None, "PQ", 41.5),
+    "kmax_convnext_large_ade20k_panoptic": Published(None, "PQ", 50.9),
 }
 
 
@@ -118,7 +130,8 @@ def build(name: str, weights: str | Path | None = None, device: str = "cpu") -> 
 
     ``weights``: None for random ones (but those of the backbone, where the config has a file in
     the installation), "published" for the authors' checkpoint, or the path of a checkpoint with
-    official names or ours. KeyError when nothing is published for ``name``.
+    official names or ours. KeyError when nothing is published for ``name``, or nothing that can
+    be fetched.
     """
     cfg = get_config(name)
     cfg.MODEL.DEVICE = device
@@ -133,5 +146,15 @@ def _weight_file(name: str, weights: str | Path) -> str | Path:
     if weights != "published":
         return weights
     if name not in PUBLISHED:
-        raise KeyError(f"no published weights for {name!r}; there are some for {list(PUBLISHED)}")
-    return fetch(PUBLISHED[name].url)
+        raise KeyError(f"no published weights for {name!r}; there are some for {_fetchable()}")
+    url = PUBLISHED[name].url
+    if url is None:
+        raise KeyError(
+            f"the published weights of {name!r} cannot be fetched from here: give the path of the "
+            f"authors' file as weights; there are files for {_fetchable()}"
+        )
+    return fetch(url)
+
+
+def _fetchable() -> list[str]:
+    return [name for name, published in PUBLISHED.items() if published.url]

@@ -83,6 +83,11 @@ def test_nothing_is_published_for_the_small_model(miniature_zoo):
         model_zoo.build("mask2former_small_shapes_panoptic", weights="published")
 
 
+def test_what_is_published_but_cannot_be_fetched(miniature_zoo):
+    with pytest.raises(KeyError, match=r"'kmax_R50_coco_panoptic' cannot be fetched.*the path"):
+        model_zoo.build("kmax_R50_coco_panoptic", weights="published")
+
+
 @pytest.fixture
 def miniature_zoo(tiny_config, monkeypatch):
     monkeypatch.setattr(model_zoo, "get_config", tiny_config)

@@ -122,7 +122,57 @@ def test_detr_decays_every_weight(tiny_config, tiny_model):
     assert rates == {(1e-4, 1e-4), (1e-5, 1e-4)}
 
 
-@pytest.mark.parametrize("name", [*NAMES, *DETR])
+# Iterations, batch, padded size, drop path of the backbone, queries.
+KMAX = {
+    "kmax_R50_coco_panoptic": (150000, 64, (1281, 1281), None, 128),
+    "kmax_convnext_tiny_coco_panoptic": (150000, 64, (1281, 1281), 0.3, 128),
+    "kmax_convnext_small_coco_panoptic": (150000, 64, (1281, 1281), 0.4, 128),
+    "kmax_convnext_base_coco_panoptic": (150000, 64, (1281, 1281), 0.5, 128),
+    "kmax_convnext_large_coco_panoptic": (150000, 64, (1281, 1281), 0.6, 128),
+    "kmax_R50_cityscapes_panoptic": (60000, 32, (1025, 2049), None, 256),
+    "kmax_convnext_large_cityscapes_panoptic": (60000, 32, (1025, 2049), 0.6, 256),
+    "kmax_R50_ade20k_panoptic": (100000, 64, (641, 641), None, 128),
+    "kmax_convnext_large_ade20k_panoptic": (100000, 64, (1281, 1281), 0.6, 128),
+}
+
+
+@pytest.mark.parametrize("name", KMAX)
+def test_recipes_of_kmax(name):
+    cfg = model_zoo.get_config(name)
+    iterations, batch, size, drop_path, queries = KMAX[name]
+    node, solver, lsj = cfg.MODEL.MASK_TRANSFORMER, cfg.SOLVER, cfg.INPUT.LSJ
+    assert (iterations, batch, queries) == (solver.MAX_ITER, solver.IMS_PER_BATCH, node.QUERIES)
+    assert tuple(node.PADDED_SIZE) == size
+    assert (tuple(lsj.IMAGE_SHAPE) or (lsj.IMAGE_SIZE, lsj.IMAGE_SIZE)) == size
+    assert size[1] >= cfg.INPUT.MAX_SIZE_TEST
+    assert lsj.ENABLED
+    assert cfg.INPUT.COPY_PASTE == 1
+    assert cfg.INPUT.COLOR_JITTER
+    assert (solver.LR_SCHEDULER_NAME, solver.POLY_POWER) == ("WarmupPolyLR", 0.9)
+    assert (solver.WARMUP_ITERS, solver.WARMUP_FACTOR) == (5000, 0.001)
+    assert (solver.WEIGHT_DECAY, solver.BACKBONE_MULTIPLIER) == (0.05, 0.1)
+    assert not solver.CLIP_GRADIENTS.ENABLED
+    assert (0.0003 if "cityscapes" in name else 0.0005) == solver.BASE_LR
+    assert class_count(MetadataCatalog.get(cfg.DATASETS.TRAIN[0])) == node.NUM_CLASSES
+    if drop_path is None:
+        assert cfg.MODEL.BACKBONE.NAME == "build_kmax_resnet_backbone"
+        assert cfg.MODEL.WEIGHTS.endswith("R-50.pkl")
+        return
+    assert (cfg.MODEL.BACKBONE.NAME, cfg.MODEL.WEIGHTS) == ("build_convnext_backbone", "")
+    assert drop_path == cfg.MODEL.CONVNEXT.DROP_PATH_RATE
+    assert cfg.MODEL.CONVNEXT.VARIANT in name
+    large = cfg.MODEL.CONVNEXT.VARIANT in ("base", "large")
+    assert ("imagenet22k" if large else "imagenet") == cfg.MODEL.CONVNEXT.WEIGHTS
+
+
+def test_kmax_decays_weights_alone(tiny_config, tiny_model):
+    cfg = tiny_config("kmax_R50_coco_panoptic")
+    groups = parameter_groups(cfg, tiny_model("kmax_R50_coco_panoptic"))
+    rates = {(round(group["lr"], 9), group["weight_decay"]) for group in groups}
+    assert rates == {(5e-4, 0.05), (5e-5, 0.05), (5e-4, 0.0), (5e-5, 0.0)}
+
+
+@pytest.mark.parametrize("name", [*NAMES, *DETR, *KMAX])
 def test_the_strict_reader_and_detectron2_agree(name):
     cfg = get_cfg()
     add_mask_transformer_config(cfg)

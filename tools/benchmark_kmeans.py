@@ -70,6 +70,7 @@ def inference_run(form: str, args: argparse.Namespace) -> Callable[[], torch.Ten
 def training_run(form: str, args: argparse.Namespace) -> Callable[[], torch.Tensor]:
     """One image forward, losses and gradients; returns the loss."""
     model, records = _model(form, args).train(), random_records(1, args.size, args.masks)
+    model.semantic_head.aspp.pool.eval()  # its norm sees one value of each image
 
     def step() -> torch.Tensor:
         model.zero_grad()

@@ -2,6 +2,7 @@
 
 python tools/compare.py camvid --data CAMVID --minutes 20 --output output/camvid
 python tools/compare.py pennfudan --data PENNFUDAN --minutes 25 --output output/pennfudan
+python tools/compare.py nuclei --data NUCLEI --minutes 30 --output output/nuclei
 python tools/compare.py shapes --minutes 13.5 --output output/shapes
 
 --data is a folder in a layout of docs/custom_data.md. Writes into --output: a folder for each run,
@@ -36,8 +37,10 @@ class Run:
 _MASK2FORMER = "mask2former/mask2former_small_"
 _MASKFORMER = "maskformer/maskformer_small_"
 _DETR = "detr/detr_small_"
+_KMAX = "kmax/kmax_small_"
 _BASELINE = "perpixel/perpixel_baseline_"
 _PLAIN = ["MODEL.MASK_TRANSFORMER.TRANSFORMER_DECODER.MASKED", "False"]
+_SOFTMAX = ["MODEL.MASK_TRANSFORMER.TRANSFORMER_DECODER.CROSS_ATTENTION", "softmax"]
 _THREE_LAYERS = ["MODEL.MASK_TRANSFORMER.TRANSFORMER_DECODER.LAYERS", "3"]  # as the others
 # 320×240 photographs with 11 classes.
 _CAMVID = [
@@ -51,6 +54,7 @@ _CAMVID = [
 _CAMVID += ["INPUT.MIN_SIZE_TEST", "320", "INPUT.MAX_SIZE_TEST", "432"]
 _TASKS = "MODEL.MASK_TRANSFORMER.TEST.TASKS"
 _EVERY_TASK = [_TASKS, '["panoptic", "instance", "semantic", "box"]']
+_MASK_TASKS = [_TASKS, '["panoptic", "instance", "semantic"]']
 _DETR_TASKS = [_TASKS, '["panoptic", "instance", "box"]']
 _MASKS_AND_BOXES = [_TASKS, '["instance", "box"]']
 
@@ -60,6 +64,10 @@ COMPARISONS = {
         Run("MaskFormer", _MASKFORMER + "custom_semantic", _CAMVID),
         Run("PerPixelBaseline+", _BASELINE + "plus_small_custom_semantic", _CAMVID),
         Run("PerPixelBaseline", _BASELINE + "small_custom_semantic", _CAMVID),
+    ],
+    "nuclei": [
+        Run("Mask2Former", _MASK2FORMER + "cells_panoptic", _MASK_TASKS),
+        Run("kMaX-DeepLab", _KMAX + "cells_panoptic", _MASK_TASKS),
     ],
     "pennfudan": [
         Run("Mask2Former", _MASK2FORMER + "custom_instance", _MASKS_AND_BOXES),
@@ -74,6 +82,12 @@ COMPARISONS = {
         ),
         Run("MaskFormer", _MASKFORMER + "shapes_panoptic", _EVERY_TASK),
         Run("DETR", _DETR + "shapes_panoptic", _DETR_TASKS),
+        Run("kMaX-DeepLab", _KMAX + "shapes_panoptic", _EVERY_TASK),
+        Run(
+            "kMaX-DeepLab, plain cross-attention",
+            _KMAX + "shapes_panoptic",
+            [*_EVERY_TASK, *_SOFTMAX],
+        ),
     ],
 }
 

@@ -52,14 +52,15 @@ def _orientation(cfg: CfgNode) -> list[T.Augmentation]:
 
 def _large_scale_jitter(cfg: CfgNode) -> list[T.Augmentation]:
     node = cfg.INPUT.LSJ
-    side, low, high = node.IMAGE_SIZE, node.MIN_SCALE, node.MAX_SCALE
-    if side < 1 or not 0 < low <= high:
+    low, high = node.MIN_SCALE, node.MAX_SCALE
+    shape = tuple(node.IMAGE_SHAPE) or (node.IMAGE_SIZE, node.IMAGE_SIZE)
+    if len(shape) != 2 or min(shape) < 1 or not 0 < low <= high:
         raise ValueError(
-            "INPUT.LSJ needs IMAGE_SIZE >= 1 and 0 < MIN_SCALE <= MAX_SCALE, not "
-            f"{side}, {low} and {high}"
+            "INPUT.LSJ needs IMAGE_SIZE >= 1, or IMAGE_SHAPE of two such numbers, and 0 < "
+            f"MIN_SCALE <= MAX_SCALE, not {shape}, {low} and {high}"
         )
-    crop = T.FixedSizeCrop((side, side), pad_value=PAD_VALUE, seg_pad_value=VOID)
-    return [RandomScale(low, high, side, side), crop]
+    crop = T.FixedSizeCrop(shape, pad_value=PAD_VALUE, seg_pad_value=VOID)
+    return [RandomScale(low, high, *shape), crop]
 
 
 def _resize_and_crop(cfg: CfgNode) -> list[T.Augmentation]:

@@ -1,6 +1,6 @@
 """From a dataset record to what a mask transformer trains on."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -10,7 +10,9 @@ from detectron2.data import transforms as T
 
 from .annotations import READERS, read_annotations
 from .augmentations import build_augmentations
+from .copy_paste import PARTNER, check_copy_paste, draw_segments, paste_segments
 from .image_file import read_image_file
+from .metadata import thing_classes_of
 
 # What of a record is handed on beside the image.
 KEPT_KEYS = ("file_name", "image_id", "height", "width")
@@ -29,6 +31,7 @@ class MaskTransformerMapper:
         num_classes: int,
         image_format: str = "RGB",
         ignore_label: int = 255,
+        thing_classes: Collection[int] | None = None,
     ) -> None:
         """Args:
             is_train: whether annotations are read.
@@ -37,6 +40,7 @@ class MaskTransformerMapper:
             num_classes: category ids of the records are in [0, num_classes).
             image_format: channel order of the image.
             ignore_label: class id of unlabelled pixels in semantic label files.
+            thing_classes: classes of which copy-paste makes several segments; None: all.
 
         Raises:
             ValueError: unknown ``annotations`` or an impossible number of classes or label.
@@ -54,10 +58,14 @@ class MaskTransformerMapper:
         self.num_classes = num_classes
         self.image_format = image_format
         self.ignore_label = ignore_label
+        # Semantic labels have one segment of each class.
+        self.thing_classes = () if annotations == "semantic" else thing_classes
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
-        """Constructor arguments from INPUT.*, NUM_CLASSES and the metadata of DATASETS.TRAIN."""
+        """Constructor arguments from INPUT.*, NUM_CLASSES and the metadata of the data sets."""
+        if is_train:
+            check_copy_paste(cfg)
         return {
             "is_train": is_train,
             "annotations": cfg.INPUT.ANNOTATIONS,
@@ -65,10 +73,13 @@ class MaskTransformerMapper:
             "num_classes": cfg.MODEL.MASK_TRANSFORMER.NUM_CLASSES,
             "image_format": cfg.INPUT.FORMAT,
             "ignore_label": _ignore_label(cfg.DATASETS.TRAIN),
+            "thing_classes": thing_classes_of(cfg),
         }
 
     def __call__(self, dataset_dict: dict) -> dict:
         """Map a record, which is left as it is.
+
+        In training, segments of the record that it has at ``copy_paste.PARTNER`` are pasted.
 
         Returns:
             "image" (3, h, w) uint8 and, in training, "instances" with gt_classes (n,), gt_boxes
@@ -79,6 +90,17 @@ class MaskTransformerMapper:
             FileNotFoundError, ValueError: a file is missing, broken or contradicts another; the
                 message names it.
         """
+        record = self._map(dataset_dict)
+        if self.is_train and PARTNER in dataset_dict:
+            other = self._map(dataset_dict[PARTNER])
+            target, source = ((r["image"], r["instances"]) for r in (record, other))
+            chosen = draw_segments(len(other["instances"]))
+            record["image"], record["instances"] = paste_segments(
+                target, source, chosen, self.thing_classes
+            )
+        return record
+
+    def _map(self, dataset_dict: dict) -> dict:
         record = {key: dataset_dict[key] for key in KEPT_KEYS if key in dataset_dict}
         image = read_image_file(record["file_name"], self.image_format)  # (H, W, 3)
         detection_utils.check_image_size(record, image)

@@ -20,6 +20,7 @@ from detectron2.utils.events import EventWriter
 from torch import nn
 
 from ..checkpoint.checkpointer import MaskTransformerCheckpointer
+from ..data.copy_paste import partnered_records
 from ..data.datasets.absent_folder import require_folder_of
 from ..data.mapper import MaskTransformerMapper
 from ..output_files import write_json
@@ -82,10 +83,11 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
-        """Detectron2's loader with ``MaskTransformerMapper``."""
+        """Detectron2's loader with ``MaskTransformerMapper``, of partners for copy-paste too."""
         if not cfg.DATASETS.TRAIN:
             raise ValueError("DATASETS.TRAIN is empty: there is nothing to train on")
-        return build_detection_train_loader(cfg, mapper=MaskTransformerMapper(cfg, is_train=True))
+        mapper = MaskTransformerMapper(cfg, is_train=True)
+        return build_detection_train_loader(cfg, mapper=mapper, dataset=partnered_records(cfg))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):

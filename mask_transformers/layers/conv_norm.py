@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from detectron2.layers import NaiveSyncBatchNorm
+from detectron2.utils import comm
 from torch import nn
 
 EPSILON, MOMENTUM = 1e-3, 0.01
@@ -13,7 +14,8 @@ EPSILON, MOMENTUM = 1e-3, 0.01
 class SyncNorm(NaiveSyncBatchNorm):
     """Batch norm over all processes and all but the second dimension, with the authors' constants.
 
-    On one process it is plain batch norm; on several it needs no GPU.
+    On one process it is plain batch norm; on several it needs no GPU, and processes weigh the same
+    however large their images are.
     """
 
     def __init__(self, channels: int, scale: float = 1.0) -> None:
@@ -22,8 +24,27 @@ class SyncNorm(NaiveSyncBatchNorm):
         nn.init.constant_(self.weight, scale)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, L) or (N, C, H, W) to the same shape."""
-        return super().forward(x) if x.dim() == 4 else super().forward(x.unsqueeze(-1)).squeeze(-1)
+        """(N, C, L) or (N, C, H, W) to the same shape.
+
+        ValueError in training on one value a channel, such as the mean of a single image.
+        """
+        maps = x if x.dim() == 4 else x.unsqueeze(-1)
+        if self.training:
+            self._check(maps)
+            # The base class squares means; processes exchange them in the precision of x.
+            maps = maps.to(torch.promote_types(x.dtype, torch.float32)) if _several() else maps
+        return super().forward(maps).to(x.dtype).view_as(x)
+
+    def _check(self, maps: torch.Tensor) -> None:
+        if maps.shape[1] == maps.numel() and not _several():
+            raise ValueError(
+                "batch norms cannot learn from a single value: train on two or more images at "
+                "once (SOLVER.IMS_PER_BATCH), in one process or several"
+            )
+
+
+def _several() -> bool:
+    return comm.get_world_size() > 1
 
 
 class ConvNorm(nn.Module):

@@ -35,9 +35,9 @@ class Segments:
 def partition(masks: torch.Tensor, size: Sequence[int]) -> Segments:
     """Masks (n, H, W) bool on a grid of ``size`` (h, w); where they overlap the first one has it.
 
-    Each pixel of the grid takes the pixel of the image that it lies on.
+    Each pixel of the grid takes the pixel of the image where ``resize_aligned`` puts it.
     """
-    aligned = masks.shape[-1] % 2 == 1
+    aligned = size[-1] % 2 == 1
     rows, columns = (
         _nearest(length, number, aligned).to(masks.device)
         for length, number in zip(masks.shape[1:], size, strict=True)

@@ -12,7 +12,6 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from torch import nn
 
-from ..config_check import ROOT, check_config, check_masks
 from ..data.metadata import thing_classes_of
 from ..inference.instance import kmax_instance_inference
 from ..inference.kmax_panoptic import kmax_panoptic_inference
@@ -23,6 +22,7 @@ from ..pixel_decoders.input_features import channels_of
 from ..registry import TRANSFORMER_DECODERS
 from ..structures import DensePrediction
 from .base import MaskTransformer, padded_size, pixel_parts, resize_to_output
+from .kmax_config import check_kmax
 from .semantic_head import SemanticHead
 
 
@@ -74,13 +74,8 @@ class KMaXDeepLab(MaskTransformer):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
         """Arguments from a config; ValueError names the key of a contradictory value."""
-        check_masks(cfg)
-        check_config(cfg)
+        check_kmax(cfg)
         node = cfg.MODEL.MASK_TRANSFORMER
-        if node.MATCHER != "hungarian":
-            raise ValueError(f"{ROOT}.MATCHER of KMaXDeepLab must be 'hungarian'")
-        if len(node.PADDED_SIZE) not in (0, 2):
-            raise ValueError(f"{ROOT}.PADDED_SIZE must be [] or [height, width]")
         parts = pixel_parts(cfg)
         fine, middle, _, coarse = node.PIXEL_DECODER.IN_FEATURES
         names = [coarse, middle, fine]

@@ -38,16 +38,18 @@ from .mask_predictor import MaskPredictor
 def kmeans_update(similarity: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """Sum of the ``values`` (N, D, h, w) of each query's pixels, (N, D, Q).
 
-    ``similarity`` (N, Q, h, w): each pixel goes to the query where it is largest. A sum over
-    segments, in time and memory of the values alone, however many queries there are.
+    ``similarity`` (N, Q, h, w): each pixel goes to the query where it is largest, the first of
+    equal ones. A sum over segments, in time and memory of the values alone, however many queries
+    there are; in full precision, as half of it does not reach the sum of thousands of pixels.
     """
     images, queries = similarity.shape[:2]
     assignment = similarity.detach().argmax(1).flatten(1)  # (N, L)
     first = torch.arange(images, device=assignment.device)[:, None] * queries
-    rows = values.flatten(2).transpose(1, 2).flatten(0, 1).float()  # (N·L, D)
+    rows = values.flatten(2).transpose(1, 2).flatten(0, 1)  # (N·L, D)
+    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
     sums = rows.new_zeros(images * queries, rows.shape[1])
     sums = sums.index_add(0, (assignment + first).flatten(), rows)
-    return sums.unflatten(0, (images, queries)).transpose(1, 2).to(values.dtype)
+    return sums.unflatten(0, (images, queries)).transpose(1, 2)
 
 
 def softmax_update(similarity: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -145,6 +147,8 @@ class KMeansDecoder(nn.Module):
             raise ValueError(
                 f"{key}LAYERS {layers} cannot be shared by {len(level_channels)} levels"
             )
+        if dim % (2 * heads):
+            raise ValueError(f"{key}HEADS {heads} must divide half of HIDDEN_DIM {dim}")
         if cross_attention not in CROSS_ATTENTION:
             known = ", ".join(CROSS_ATTENTION)
             raise ValueError(f"{key}CROSS_ATTENTION is {cross_attention!r}; known: {known}")

@@ -46,6 +46,18 @@ def test_large_scale_jitter_crops(lsj):
     assert (label == 0).all()
 
 
+def test_large_scale_jitter_around_another_shape(lsj):
+    lsj.INPUT.LSJ.IMAGE_SHAPE, lsj.INPUT.LSJ.MIN_SCALE, lsj.INPUT.LSJ.MAX_SCALE = [33, 65], 1.0, 1.0
+    image, label = augment(lsj, np.zeros((32, 64, 3), np.uint8), np.zeros((32, 64), np.uint8))
+    assert image.shape == (33, 65, 3)
+    assert (label == 255).sum() <= 65  # 32 × 65 or 33 × 65 pixels of image
+    image, _ = augment(lsj, np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.uint8))
+    assert (image[:, 33:] == 128).all()
+    lsj.INPUT.LSJ.IMAGE_SHAPE = [33]
+    with pytest.raises(ValueError, match="IMAGE_SHAPE of two"):
+        build_augmentations(lsj, is_train=True)
+
+
 def test_thin_images_keep_a_pixel():
     image = np.zeros((1, 400, 3), np.uint8)
     resized = RandomScale(0.1, 0.1, 64, 64).get_transform(image).apply_image(image)

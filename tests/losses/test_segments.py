@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from mask_transformers.layers.conv_norm import resize_aligned
 from mask_transformers.losses.segments import exclusive_dice, partition
 
 
@@ -60,3 +61,16 @@ def test_dice_counts_no_pixel_in_void(smooth):
             size = found[query, inside].sum() + wanted.sum()
             expected = (2 * found[query, wanted].sum() + smooth) / (size + smooth)
             torch.testing.assert_close(dice[query, target], expected)
+
+
+@pytest.mark.parametrize(
+    ("image", "grid"), [((33, 65), (9, 17)), ((33, 65), (8, 16)), ((32, 64), (8, 16))]
+)
+def test_targets_lie_where_predictions_are_enlarged_to(image, grid):
+    """Grids of ResNets (4k + 1 pixels: k + 1) and of ConvNeXts (k), and of even images."""
+    columns = torch.eye(image[1], dtype=torch.bool)[:, None].expand(-1, image[0], -1)
+    taken = partition(columns, grid).owner.view(grid)[0]  # column of the image for each of the grid
+    ramp = torch.arange(float(grid[1]))
+    large = resize_aligned(ramp.expand(1, 1, *grid), image)[0, 0, 0]
+    difference = (large[taken] - ramp).abs()[1:-1]  # edges are repeated
+    assert difference.max() <= 0.126  # half a pixel of the image
