@@ -36,7 +36,11 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", type=Path, help="checkpoint (.pkl, .pth, .bin, .safetensors)")
+    parser.add_argument(
+        "source",
+        type=Path,
+        help="checkpoint (.pkl, .pth, .bin, .safetensors; the prefix of TensorFlow's files)",
+    )
     parser.add_argument("target", type=Path, help="file to write; it must not exist")
     parser.add_argument("--from", dest="layout", required=True, choices=READERS)
     parser.add_argument("--to", required=True, choices=["transformers", "native"])

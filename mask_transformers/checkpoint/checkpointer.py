@@ -10,6 +10,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 
 from ..output_files import write_atomically
 from .name_maps import to_native_names
+from .read import read_state_dict
+from .tensorflow import find_index
 
 
 class MaskTransformerCheckpointer(DetectionCheckpointer):
@@ -46,11 +48,12 @@ class MaskTransformerCheckpointer(DetectionCheckpointer):
         """
         if not path:
             return super().load(path, checkpointables)
-        local = self.path_manager.get_local_path(str(path).partition("?")[0])
+        path = str(find_index(path) or path)
+        local = self.path_manager.get_local_path(path.partition("?")[0])
         if not os.path.isfile(local):
             raise FileNotFoundError(f"there is no checkpoint {path}")
         try:
-            return super().load(str(path), checkpointables)
+            return super().load(path, checkpointables)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise ValueError(f"checkpoint {path} cannot be loaded: {reason}") from error
@@ -58,6 +61,8 @@ class MaskTransformerCheckpointer(DetectionCheckpointer):
             self._parsed_url_during_load = None  # Detectron2 leaves it set after a failure
 
     def _load_file(self, filename: str) -> dict[str, Any]:
+        if filename.endswith(".index"):
+            return {"model": read_state_dict(filename)}
         content = super()._load_file(filename)
         state = content.get("model")
         if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from .name_maps import native_name, to_native_names
+from .name_maps.deeplab2 import is_deeplab2
 from .read import as_tensor
 
 
@@ -41,17 +42,18 @@ def load_official_state_dict(model: nn.Module, state_dict: Mapping) -> LoadRepor
     """Load a state dict with official names (or ours) into ``model``.
 
     Values are tensors or arrays. Returns the report, in official names where the checkpoint has
-    them. CheckpointMismatchError when a tensor of the model is missing or has another shape; the
-    model is unchanged then.
+    them. CheckpointMismatchError when a tensor of the model is missing or has another shape, or
+    one of TensorFlow is unknown; the model is unchanged then.
     """
     system = type(model).__name__
     official = {native_name(system, name): name for name in state_dict}
     native = {
-        name: as_tensor(official[name], value)
+        name: as_tensor(official.get(name, name), value)
         for name, value in to_native_names(system, state_dict).items()
     }
     report = _compare(native, model.state_dict(), official)
-    if report.missing or report.mismatched:
+    unknown = any(is_deeplab2(name) for name in report.unexpected)
+    if report.missing or report.mismatched or unknown:
         raise CheckpointMismatchError(report)
     model.load_state_dict(native, strict=False)
     return report
@@ -61,10 +63,10 @@ def _compare(native: Mapping, wanted: Mapping, official: Mapping) -> LoadReport:
     report = LoadReport(missing=[name for name in wanted if name not in native])
     for name, tensor in native.items():
         if name not in wanted:
-            report.unexpected.append(official[name])
+            report.unexpected.append(official.get(name, name))
         elif tensor.shape != wanted[name].shape:
             shapes = (tuple(tensor.shape), tuple(wanted[name].shape))
-            report.mismatched.append((official[name], *shapes))
+            report.mismatched.append((official.get(name, name), *shapes))
         else:
-            report.loaded.append(official[name])
+            report.loaded.append(official.get(name, name))
     return report

@@ -9,6 +9,7 @@ import torch
 from detectron2.utils.file_io import PathManager
 
 from .arrays import read_pickle
+from .tensorflow import find_index, read_tensorflow_checkpoint
 
 # Where training scripts put the state dict inside what they save; the first that is there wins.
 _NESTED = ("state_dict_ema", "state_dict", "model")
@@ -17,11 +18,12 @@ _NESTED = ("state_dict_ema", "state_dict", "model")
 def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     """The state dict in a ``.pth``, ``.pkl`` or ``.safetensors`` file, also inside a checkpoint.
 
-    ``path`` may be anything that Detectron2's path manager resolves. "module.", which parallel
-    training puts before every name, is taken off. FileNotFoundError or ValueError names the file
-    that is missing or cannot be read.
+    ``path`` may be anything that Detectron2's path manager resolves, or the prefix of the files of
+    a TensorFlow checkpoint, whose names and layouts stay. "module.", which parallel training puts
+    before every name, is taken off. FileNotFoundError or ValueError names the file that is missing
+    or cannot be read.
     """
-    local = Path(PathManager.get_local_path(str(path)))
+    local = find_index(path) or Path(PathManager.get_local_path(str(path)))
     if not local.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     try:
@@ -58,4 +60,6 @@ def _read(path: Path) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path)
+    if path.suffix == ".index":
+        return read_tensorflow_checkpoint(path)
     return torch.load(path, map_location="cpu", weights_only=True)

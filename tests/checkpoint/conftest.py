@@ -1,6 +1,8 @@
-"""Miniatures of the library `transformers`, where it is installed."""
+"""Miniatures of the library `transformers`, where it is installed, and files of TensorFlow."""
 
 import pytest
+
+from mask_transformers.checkpoint import tensorflow
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
@@ -96,3 +98,50 @@ def _detr(transformers, cfg, timm):
     )
     kind = "Segmentation" if node.MASK_HEAD.ENABLED else "ObjectDetection"
     return getattr(transformers, f"DetrFor{kind}")(config).eval()
+
+
+@pytest.fixture(scope="session")
+def write_tensorflow():
+    """Function (prefix, {name: array}, ...) that writes a TensorFlow checkpoint of one shard.
+
+    ``shards``, ``compression`` and ``endianness`` are only said to be so.
+    """
+
+    def write(prefix, values, *, shards=1, compression=0, endianness=0):
+        table, data = {b"": _field(1, shards) + _field(2, endianness)}, b""
+        for name, value in sorted(values.items()):
+            shape = b"".join(_field(2, _field(1, side)) for side in value.shape)
+            parts = _field(1, TYPES[value.dtype.str[1:]]), _field(2, shape)
+            place = _field(4, len(data)), _field(5, value.nbytes)
+            table[name.encode()] = b"".join([*parts, *place])
+            data += value.tobytes()
+        block = _block(table, compression)
+        index = _block({max(table): _varint(0) + _varint(len(block) - 5)}, compression)
+        footer = _varint(0) + _varint(0) + _varint(len(block)) + _varint(len(index) - 5)
+        footer = footer.ljust(40, b"\0") + bytes.fromhex("57fb808b247547db")
+        prefix.with_name(prefix.name + ".index").write_bytes(block + index + footer)
+        prefix.with_name(prefix.name + ".data-00000-of-00001").write_bytes(data)
+
+    return write
+
+
+TYPES = {name: number for number, name in tensorflow.DTYPES.items()}
+
+
+def _varint(number):
+    head, last = divmod(number, 128)
+    return bytes([last]) if head == 0 else bytes([last | 128]) + _varint(head)
+
+
+def _field(number, value):
+    if isinstance(value, int):
+        return _varint(8 * number) + _varint(value)
+    return _varint(8 * number + 2) + _varint(len(value)) + value
+
+
+def _block(entries, compression):
+    data = b""
+    for key, value in entries.items():
+        data += _varint(0) + _varint(len(key)) + _varint(len(value)) + key + value
+    data += bytes(4) + (1).to_bytes(4, "little") + bytes([compression])
+    return data + tensorflow._checksum(data)

@@ -1,5 +1,6 @@
 import pickle
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -65,6 +66,15 @@ def test_detr_with_the_resnet_of_timm(run, tiny_config, tmp_path):
     run(*arguments, "--timm-backbone")
     wanted = to_transformers(model, timm_backbone=True)
     assert _same(read_state_dict(tmp_path / "theirs.pth"), wanted)
+
+
+def test_files_of_tensorflow_are_read(run, options, tmp_path):
+    source = (
+        Path(__file__).parents[1] / "checkpoint/tensorflow_files/objects"
+    )  # of no model of ours
+    with pytest.raises(SystemExit, match="does not fit the model: 0 tensors fit; missing from"):
+        run(source, tmp_path / "ours.pth", "--from", "official", "--to", "native", *options)
+    assert not (tmp_path / "ours.pth").exists()
 
 
 def test_layout_of_the_files(run, model, options, tmp_path):
