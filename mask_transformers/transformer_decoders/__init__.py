@@ -1,6 +1,6 @@
 """Transformer decoders: queries to class logits and mask embeddings."""
 
-from .kmeans import KMeansDecoder
+from .kmeans_decoder import KMeansDecoder
 from .masked_attention import MaskedAttentionDecoder
 from .standard import StandardDecoder
 

@@ -5,11 +5,12 @@ import torch.nn.functional as F
 from mask_transformers.layers.conv_norm import SyncNorm
 from mask_transformers.structures import PixelFeatures
 from mask_transformers.transformer_decoders.kmeans import (
-    KMeansDecoder,
     KMeansLayer,
     kmeans_update,
     softmax_update,
 )
+from mask_transformers.transformer_decoders.kmeans_decoder import KMeansDecoder
+from mask_transformers.transformer_decoders.mask_predictor import MaskPredictor
 
 LEVELS = [(8, (3, 4)), (6, (5, 7))]  # width and size, coarse first
 MASK_CHANNELS, MASK_SIZE = 3, (9, 13)
@@ -114,13 +115,13 @@ def _randomise(module):
 
 
 def _layer(**arguments):
-    layer = KMeansLayer(6, 8, 4, mask_dim=5, heads=2, ffn_dim=10, **arguments)
-    return _randomise(layer).eval()
+    predictor = MaskPredictor(8, 8, 4, mask_dim=5)
+    return KMeansLayer(6, 8, predictor, heads=2, ffn_dim=10, **arguments)
 
 
 def test_a_new_layer_leaves_centres_to_their_activations():
     """Branches start from nothing, so that training does."""
-    layer = KMeansLayer(6, 8, 4, mask_dim=5, heads=2, ffn_dim=10)
+    layer = _layer()
     centers = torch.randn(2, 8, 7)
     updated, _ = layer(centers, torch.randn(2, 6, 4, 5))
     torch.testing.assert_close(updated, F.gelu(F.gelu(centers)))
@@ -140,7 +141,11 @@ def _plain_layer(layer, centers, pixels, update):
 @pytest.mark.parametrize("update", [_plain_update, softmax_update])
 def test_order_of_a_layer(update):
     kind = kmeans_update if update is _plain_update else update
-    layer, centers, pixels = _layer(cross_attention=kind), torch.randn(2, 8, 7), None
+    layer, centers, pixels = (
+        _randomise(_layer(cross_attention=kind)).eval(),
+        torch.randn(2, 8, 7),
+        None,
+    )
     pixels = torch.randn(2, 6, 4, 5)
     updated, prediction = layer(centers, pixels)
     torch.testing.assert_close(updated, _plain_layer(layer, centers, pixels, update))
@@ -150,7 +155,7 @@ def test_order_of_a_layer(update):
 
 
 def test_self_attention_does_not_see_the_update():
-    layer, pixels = _layer(), torch.randn(2, 6, 4, 5)
+    layer, pixels = _randomise(_layer()).eval(), torch.randn(2, 6, 4, 5)
     seen = []
     layer.self_attention.register_forward_hook(lambda module, inputs, output: seen.append(output))
     centers = torch.randn(2, 8, 7)
@@ -163,7 +168,7 @@ def test_self_attention_does_not_see_the_update():
 def test_the_centres_get_no_gradient_by_their_assignment():
     """That of softmax cross-attention reaches the mask embedding, that of k-means does not."""
     for kind, reached in ((kmeans_update, False), (softmax_update, True)):
-        layer = _layer(cross_attention=kind)
+        layer = _randomise(_layer(cross_attention=kind)).eval()
         updated, _ = layer(torch.randn(2, 8, 7), torch.randn(2, 6, 4, 5))
         updated.sum().backward()
         assert (layer.predictor.mask_embed.conv.weight.grad is not None) == reached
@@ -171,7 +176,7 @@ def test_the_centres_get_no_gradient_by_their_assignment():
 
 
 def test_drop_path_leaves_out_the_branches_of_some_images():
-    layer = _layer(drop_path=0.5).train()
+    layer = _randomise(_layer(drop_path=0.5)).train()
     centers, pixels = torch.randn(1, 8, 7).expand(64, -1, -1), torch.randn(1, 6, 4, 5)
     with torch.no_grad():
         updated, _ = layer(centers, pixels.expand(64, -1, -1, -1))
