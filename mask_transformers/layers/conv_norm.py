@@ -28,19 +28,25 @@ class SyncNorm(NaiveSyncBatchNorm):
 
         ValueError in training on one value a channel, such as the mean of a single image.
         """
-        maps = x if x.dim() == 4 else x.unsqueeze(-1)
-        if self.training:
-            self._check(maps)
-            # The base class squares means; processes exchange them in the precision of x.
-            maps = maps.to(torch.promote_types(x.dtype, torch.float32)) if _several() else maps
+        if not self.training or not _several():
+            return super().forward(x)
+        # The base class squares means; processes exchange them in the precision of x.
+        maps = (x if x.dim() == 4 else x.unsqueeze(-1)).to(_wide(x.dtype))
         return super().forward(maps).to(x.dtype).view_as(x)
 
-    def _check(self, maps: torch.Tensor) -> None:
-        if maps.shape[1] == maps.numel() and not _several():
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        """Lines stay lines: of some that became maps PyTorch's gradients on a CPU are wrong."""
+        if input.dim() not in (3, 4):
+            raise ValueError(f"SyncNorm takes lines or maps, not a tensor of {tuple(input.shape)}")
+        if self.training and input.shape[1] == input.numel():
             raise ValueError(
                 "batch norms cannot learn from a single value: train on two or more images at "
                 "once (SOLVER.IMS_PER_BATCH), in one process or several"
             )
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _several() -> bool:

@@ -32,6 +32,28 @@ def test_a_line_is_a_map_of_width_one():
     y = norm(x)
     assert y.shape == x.shape
     torch.testing.assert_close(y, _plain_norm()(x[..., None])[..., 0])
+    with pytest.raises(ValueError, match=r"lines or maps, not a tensor of \(3, 5\)"):
+        norm(x[..., 0])
+
+
+def _transposed(x):
+    """The same values, the second dimension last in memory."""
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 8), (3, 5, 8, 1), (3, 5, 4, 6)])
+def test_gradients_do_not_depend_on_the_memory_layout(shape):
+    norm = SyncNorm(5).double()
+    torch.nn.init.uniform_(norm.weight)
+    x, probe = torch.randn(2, *shape).double().unbind()
+    found = []
+    for layout in (torch.clone, _transposed):
+        for other in (torch.clone, _transposed):
+            leaf = layout(x).requires_grad_()
+            found += torch.autograd.grad(norm(leaf), leaf, other(probe))
+    assert torch.autograd.gradcheck(norm, x.clone().requires_grad_())
+    for gradient in found[1:]:
+        torch.testing.assert_close(gradient, found[0])
 
 
 def test_the_weight_starts_from_the_scale():

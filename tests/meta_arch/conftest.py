@@ -12,19 +12,25 @@ from mask_transformers.checkpoint import load_official_state_dict
 
 @pytest.fixture
 def reference(shared):
-    """Function from a zoo name to our raw outputs and the arrays of the official code."""
+    """Function from a zoo name to our raw outputs and the arrays of the official code.
+
+    ``size`` is that of the image, ``padded`` what it is padded to after normalising.
+    """
     spec = importlib.util.spec_from_file_location("fill", shared / "parity/fill.py")
     fill = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fill)
 
-    def run(name):
+    def run(name, size=(480, 640), padded=None):
         model = model_zoo.build(name)
         state = fill.pytorch_checkpoint(shared / f"parity/manifests/{name}.tsv")
         report = load_official_state_dict(model, state)
         assert (report.missing, report.unexpected, report.mismatched) == ([], [], [])
-        image = torch.from_numpy(np.ascontiguousarray(fill.image())).float()
+        image = torch.from_numpy(np.ascontiguousarray(fill.image(*size))).float()
+        height, width = padded or size
+        image = (image - model.pixel_mean) / model.pixel_std
+        image = torch.nn.functional.pad(image, (0, width - size[1], 0, height - size[0]))
         with torch.no_grad():
-            outputs = model.raw_outputs(((image - model.pixel_mean) / model.pixel_std)[None])
+            outputs = model.raw_outputs(image[None])
         return outputs, np.load(shared / f"parity/golden/{name}.npz")
 
     return run

@@ -61,6 +61,7 @@ def test_channels_come_last_at_inference_alone():
 
 
 SYSTEMS = [
+    "kmax_R50_coco_panoptic",
     "detr_small_shapes_panoptic",
     "mask2former_R50_coco_panoptic",
     "maskformer_R50_coco_panoptic",
