@@ -26,18 +26,22 @@ class SyncNorm(NaiveSyncBatchNorm):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, L) or (N, C, H, W) to the same shape.
 
-        ValueError in training on one value a channel, such as the mean of a single image.
+        ValueError for other shapes, and in training for one value a channel, such as the mean of a
+        single image.
         """
-        if not self.training or not _several():
+        if x.dim() not in (3, 4):
+            raise ValueError(f"SyncNorm takes lines or maps, not a tensor of {tuple(x.shape)}")
+        if not self.training:
             return super().forward(x)
+        if not _several():
+            # On a CPU PyTorch's gradients are wrong for maps in some layouts in memory, not lines.
+            return super().forward(x.flatten(2)).view(x.shape)
         # The base class squares means; processes exchange them in the precision of x.
         maps = (x if x.dim() == 4 else x.unsqueeze(-1)).to(_wide(x.dtype))
         return super().forward(maps).to(x.dtype).view_as(x)
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
-        """Lines stay lines: of some that became maps PyTorch's gradients on a CPU are wrong."""
-        if input.dim() not in (3, 4):
-            raise ValueError(f"SyncNorm takes lines or maps, not a tensor of {tuple(input.shape)}")
+        """ValueError for what cannot be normed."""
         if self.training and input.shape[1] == input.numel():
             raise ValueError(
                 "batch norms cannot learn from a single value: train on two or more images at "
