@@ -12,7 +12,7 @@ from mask_transformers.engine.trainer import _distribute
 from mask_transformers.layers.conv_norm import SyncNorm
 
 NODE = "MODEL.MASK_TRANSFORMER."
-# Nothing is drawn by chance; few blocks, as it is the parts that matter.
+# Nothing is drawn by chance; few blocks will do.
 KEYS = {NODE + "LOSS.POINTS": 10_000, NODE + "PIXEL_DECODER.BLOCKS": [1, 1, 1, 1]}
 LIMIT = 180  # seconds for processes that wait for each other in vain
 
