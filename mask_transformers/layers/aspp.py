@@ -1,6 +1,6 @@
 """Atrous spatial pyramid pooling (DeepLab v3, section 3.3)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,17 +13,21 @@ class ASPP(nn.Module):
     """Convolutions of several dilations and the mean of all pixels, side by side."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, rates: Sequence[int] = (6, 12, 18)
+        self,
+        in_channels: int,
+        out_channels: int,
+        rates: Sequence[int] = (6, 12, 18),
+        activation: Callable[[torch.Tensor], torch.Tensor] = F.gelu,
     ) -> None:
         """``rates`` are the dilations of the 3×3 convolutions."""
         super().__init__()
-        self.point = ConvNorm(in_channels, out_channels, activation=F.gelu)
+        self.point = ConvNorm(in_channels, out_channels, activation=activation)
         self.dilated = nn.ModuleList(
-            ConvNorm(in_channels, out_channels, 3, dilation=rate, activation=F.gelu)
+            ConvNorm(in_channels, out_channels, 3, dilation=rate, activation=activation)
             for rate in rates
         )
-        self.pool = ConvNorm(in_channels, out_channels, activation=F.gelu)
-        self.out = ConvNorm((2 + len(rates)) * out_channels, out_channels, activation=F.gelu)
+        self.pool = ConvNorm(in_channels, out_channels, activation=activation)
+        self.out = ConvNorm((2 + len(rates)) * out_channels, out_channels, activation=activation)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, h, w) to (N, C', h, w)."""

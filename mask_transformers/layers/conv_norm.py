@@ -58,7 +58,7 @@ def _several() -> bool:
 
 
 class ConvNorm(nn.Module):
-    """Convolution that keeps the size, norm, and an activation if there is one."""
+    """Convolution with padding, norm, and an activation if there is one."""
 
     def __init__(
         self,
@@ -66,6 +66,7 @@ class ConvNorm(nn.Module):
         out_channels: int,
         kernel: int = 1,
         *,
+        stride: int = 1,
         dilation: int = 1,
         groups: int = 1,
         bias: bool = False,
@@ -78,6 +79,7 @@ class ConvNorm(nn.Module):
             in_channels,
             out_channels,
             kernel,
+            stride,
             padding=kernel // 2 * dilation,
             dilation=dilation,
             groups=groups,
@@ -87,7 +89,7 @@ class ConvNorm(nn.Module):
         self.activation = activation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to (N, C', H, W)."""
+        """(N, C, H, W) to (N, C', H, W), with a stride s to (N, C', ⌈H/s⌉, ⌈W/s⌉)."""
         x = self.norm(self.conv(x))
         return x if self.activation is None else self.activation(x)
 

@@ -1,5 +1,7 @@
 """Attention with batch norms in place of a scale and an output projection (MaX-DeepLab, 3.1)."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -10,8 +12,14 @@ from .conv_norm import SyncNorm
 class NormedAttention(nn.Module):
     """Multi-head attention of given queries, keys and values, (N, C, L) each."""
 
-    def __init__(self, heads: int, value_dim: int) -> None:
+    def __init__(
+        self,
+        heads: int,
+        value_dim: int,
+        activation: Callable[[torch.Tensor], torch.Tensor] = F.gelu,
+    ) -> None:
         super().__init__()
+        self.activation = activation
         self.heads = heads
         self.similarity_norm = SyncNorm(heads)
         self.output_norm = SyncNorm(value_dim)
@@ -22,4 +30,4 @@ class NormedAttention(nn.Module):
         similarity = torch.einsum("nhcq,nhcl->nhql", q, k)
         weights = self.similarity_norm(similarity).float().softmax(-1).to(v.dtype)
         seen = torch.einsum("nhql,nhdl->nhdq", weights, v).flatten(1, 2)
-        return F.gelu(self.output_norm(seen))
+        return self.activation(self.output_norm(seen))

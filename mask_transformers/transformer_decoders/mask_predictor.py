@@ -1,6 +1,7 @@
 """The heads of MaX-DeepLab and kMaX-DeepLab: classes and masks of queries in a map of pixels."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ class MaskPredictor(nn.Module):
         hidden_dim: int = 256,
         mask_dim: int = 128,
         mask_scale: float = 0.1,
+        activation: Callable[[torch.Tensor], torch.Tensor] = F.gelu,
     ) -> None:
         """Takes pixels of ``pixel_channels`` and queries of ``query_dim``.
 
@@ -32,8 +34,8 @@ class MaskPredictor(nn.Module):
         """
         super().__init__()
         channels = pixel_channels
-        self.depthwise = ConvNorm(channels, channels, 5, groups=channels, activation=F.gelu)
-        self.pointwise = ConvNorm(channels, hidden_dim, activation=F.gelu)
+        self.depthwise = ConvNorm(channels, channels, 5, groups=channels, activation=activation)
+        self.pointwise = ConvNorm(channels, hidden_dim, activation=activation)
         self.pixel_out = ConvNorm(hidden_dim, mask_dim, bias=True)
         self.mask_embed = LinearNorm(query_dim, mask_dim)
         self.class_embed = nn.Conv1d(query_dim, num_classes + 1, 1)
