@@ -147,6 +147,14 @@ def _add_model_keys(cfg: CN) -> None:
     node.TEST.STUFF_THRESHOLD = 0.5
     # Panoptic in kMaX-DeepLab: a mask has the pixels that it gives at least this probability.
     node.TEST.PIXEL_THRESHOLD = 0.4
+    # Panoptic in MaX-DeepLab: place masks one after the other, as in kMaX-DeepLab, in place of an
+    # argmax for each pixel.
+    node.TEST.MASK_WISE = False
+    # Panoptic in MaX-DeepLab, pixel-wise: things of less pixels are dropped, in an image of
+    # 640x480; in proportion to the area in others.
+    node.TEST.THING_AREA = 100.0
+    # The same for stuff.
+    node.TEST.STUFF_AREA = 1600.0
 
 
 def _add_backbone_keys(cfg: CN) -> None:
@@ -189,6 +197,33 @@ def _add_backbone_keys(cfg: CN) -> None:
     cfg.MODEL.CONVNEXT.WEIGHTS = ""
     # Recompute the blocks in the backward pass: less memory, more time, the same results.
     cfg.MODEL.CONVNEXT.ACTIVATION_CHECKPOINTING = False
+
+    # Keys of the backbone "build_max_resnet_backbone" of MaX-DeepLab, and of its decoder.
+    cfg.MODEL.MAX_RESNET = CN()
+    # Convolutional blocks: "bottleneck" with an Inception stem (MaX-DeepLab-S), or "basic" with
+    # a stage at stride 2 more, as in wide ResNets (L).
+    cfg.MODEL.MAX_RESNET.BLOCK = "bottleneck"
+    # Blocks of res2 to res5.
+    cfg.MODEL.MAX_RESNET.BLOCKS = [3, 4, 6, 3]
+    # Channels of the stem; a stage with stride s has s times as many, res5 32 times.
+    cfg.MODEL.MAX_RESNET.WIDTH = 64
+    # Heads of axial attention, in blocks of res4, res5 and of decoders at stride 16.
+    cfg.MODEL.MAX_RESNET.HEADS = 8
+    # Stages with a dual-path transformer after every block: ["res5"], or ["res4", "res5"] (L).
+    cfg.MODEL.MAX_RESNET.TRANSFORMER_STAGES = ["res5"]
+    # Hourglasses (strides 8, 4, 8, 16) in the backbone, with one block each step: 0, in L 1.
+    cfg.MODEL.MAX_RESNET.STACKS = 0
+    # Hourglasses of the decoder, before the last way down to stride 4: 0, in L 1. With one or more
+    # the semantic head looks at the first map with stride 4, without at the backbone.
+    cfg.MODEL.MAX_RESNET.DECODER_STACKS = 0
+    # Blocks of every step of the decoder: 1, in L 3.
+    cfg.MODEL.MAX_RESNET.DECODER_BLOCKS = 1
+    # Stochastic depth: probability of leaving out a branch in training, of the blocks and
+    # transformers of res5 and of the decoder at stride 16.
+    cfg.MODEL.MAX_RESNET.DROP_PATH_RATE = 0.0
+    # Recompute blocks with axial attention in the backward pass: less memory, more time, the same
+    # results.
+    cfg.MODEL.MAX_RESNET.ACTIVATION_CHECKPOINTING = False
 
     # Stem of "build_resnet_deeplab_backbone": "deeplab" (three 3x3 convolutions, the c of R101c) or
     # "basic".

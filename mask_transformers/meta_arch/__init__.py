@@ -4,6 +4,7 @@ from .detr import DETR
 from .kmax_deeplab import KMaXDeepLab
 from .mask2former import Mask2Former
 from .maskformer import MaskFormer
+from .max_deeplab import MaXDeepLab
 from .per_pixel import PerPixelBaseline
 
-__all__ = ["DETR", "KMaXDeepLab", "Mask2Former", "MaskFormer", "PerPixelBaseline"]
+__all__ = ["DETR", "KMaXDeepLab", "Mask2Former", "MaskFormer", "MaXDeepLab", "PerPixelBaseline"]

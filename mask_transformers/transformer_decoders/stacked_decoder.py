@@ -51,3 +51,29 @@ class DecoderStep(nn.Module):
         pixels, memory = self.stage(fused, memory)
         features[self.stride].append(pixels)
         return pixels, memory
+
+
+class StackedDecoder(nn.Module):
+    """A stage at the coarsest stride, then steps, the last one to the finest stride."""
+
+    def __init__(self, first: DualPathStage, steps: nn.ModuleList) -> None:
+        super().__init__()
+        self.first = first
+        self.steps = steps
+
+    def forward(
+        self, pixels: torch.Tensor, memory: torch.Tensor, features: Features
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """What a backbone returns to maps with the finest stride, the last one last, and memory.
+
+        ``features`` are changed: the first stage replaces the last feature of its stride.
+        """
+        pixels, memory = self.first(pixels, memory)
+        coarsest, finest = max(features), self.steps[-1].stride
+        features[coarsest][-1] = pixels
+        decoded = []
+        for step in self.steps:
+            pixels, memory = step(pixels, memory, features)
+            if step.stride == finest:
+                decoded.append(pixels)
+        return decoded, memory

@@ -20,7 +20,8 @@ import re
 
 import torch
 
-Rule = tuple[str, str]
+from . import max_deeplab
+from .deeplab2_parts import AXIS, BLOCKS, HEADS, SEMANTIC, Rule, below, normed
 
 # Last part of a name → of ours.
 LEAVES = {
@@ -36,27 +37,11 @@ LEAVES = {
 }
 # Numbered attributes that our lists stand for; stages of an encoder are res2 to res5 instead.
 _NUMBERED = re.compile(
-    r"(block|in_norm|resized_fuse|kmax_transformer_layer|(?<=pixel_decoder/)stage)(\d+)(?=/)"
+    r"(block|in_norm|resized_fuse|kmax_transformer_layer|(?<=pixel_decoder/)stage)(\d+)"
+    r"(?=/|_transformer/)"
 )
 # 1×1 convolutions of maps here, of rows of pixels there.
-_OF_PIXELS = re.compile(r".*\.pixel_(?:in|value)\.conv\.weight$")
-
-
-def _below(place: str, ours: str, parts: dict[str, str]) -> list[Rule]:
-    """Rules for parts of ``place``: their name → our name below ``ours``."""
-    return [(place + part, ours + name) for part, name in parts.items()]
-
-
-def _normed(parts: dict[str, str], conv: str = "conv") -> dict[str, str]:
-    """Each of ``parts`` as a convolution, which is called ``conv``, and its norm."""
-    convs = {f"{part}/{conv}": f"{name}.conv" for part, name in parts.items()}
-    return convs | {f"{part}/batch_norm": f"{name}.norm" for part, name in parts.items()}
-
-
-def _separable(part: str, ours: str = "") -> dict[str, str]:
-    """A depthwise and a pointwise convolution with their norms."""
-    depthwise = _normed({f"{part}/conv1_bn_act/depthwise": f"{ours}depthwise"}, "depthwise_conv")
-    return depthwise | _normed({f"{part}/conv1_bn_act/pointwise": f"{ours}pointwise"})
+_OF_PIXELS = re.compile(r".*\.pixel_(?:in|qkv|value|out)\.conv\.weight$")
 
 
 _PART = r"(?:encoder/)?"
@@ -70,34 +55,9 @@ _BLOCK = _PIXEL + r"stages/(\d+)/(?:blocks/)?(\d+)/"
 _FUSE = _PIXEL + r"resized_fuses/(\d+)/"
 _LAYER = _QUERY + r"kmax_transformer_layers/(\d+)/"
 
-BLOCKS = _normed(
-    {
-        "conv1_bn_act": "conv1",
-        "conv2_bn_act": "conv2",
-        "conv3_bn": "conv3",
-        "shortcut": "shortcut",
-    }
-)
-AXIS = {
-    "": "qkv",  # its kernel is a variable of the axis
-    "/batch_norm_qkv": "qkv_norm",
-    "/batch_norm_similarity": "similarity_norm",
-    "/batch_norm_retrieved_output": "output_norm",
-    "/query_rpe": "query_position",
-    "/key_rpe": "key_position",
-    "/value_rpe": "value_position",
-}
-HEADS = {
-    **_separable("pixel_space_head/conv_block"),
-    "pixel_space_head/final_conv": "pixel_out.conv",
-    "pixel_space_feature_batch_norm": "pixel_out.norm",
-    **_normed({"transformer_mask_head": "mask_embed"}),
-    "transformer_class_head/conv": "class_embed",
-    "pixel_space_mask_batch_norm": "mask_norm",
-}
 _WHO = "(?:query|memory)"
 _LAYERS = {
-    **_normed(
+    **normed(
         {
             f"{_WHO}_conv1_bn_act": "query_in",
             "pixel_conv1_bn_act": "pixel_in",
@@ -113,29 +73,11 @@ _LAYERS = {
     "(?:query_self|memory)_attention/batch_norm_similarity": "self_attention.similarity_norm",
     "(?:query_self|memory)_attention/batch_norm_retrieved_value": "self_attention.output_norm",
 }
-SEMANTIC = {
-    **_normed(
-        {
-            "semantic_decoder/aspp/conv_bn_act": "aspp.point",
-            **{
-                f"semantic_decoder/aspp/aspp_conv{i + 1}/conv_bn_act": f"aspp.dilated.{i}"
-                for i in range(3)
-            },
-            "semantic_decoder/aspp/aspp_pool/conv_bn_act": "aspp.pool",
-            "semantic_decoder/aspp/proj_conv_bn_act": "aspp.out",
-            "semantic_decoder/low_level_conv1": "fuse8.project",
-            "semantic_decoder/low_level_conv2": "fuse4.project",
-        }
-    ),
-    **_separable("semantic_decoder/fusion_conv1", "fuse8."),
-    **_separable("semantic_decoder/fusion_conv2", "fuse4."),
-    **_separable("semantic_head_without_last_layer"),
-    "semantic_last_layer": "classes",
-}
 _PREDICTOR = r"(?:predcitor|predictor|auxiliary_(?:clustering_)?predictor)/"
 
 # Meta-architecture → (pattern of a whole name without its last part, our name of that).
 RULES: dict[str, list[Rule]] = {
+    "MaXDeepLab": max_deeplab.RULES,
     "KMaXDeepLab": [
         (_ENCODER + "stem/conv", "backbone.stem.conv1"),
         (_ENCODER + "stem/batch_norm", "backbone.stem.conv1.norm"),
@@ -144,7 +86,7 @@ RULES: dict[str, list[Rule]] = {
         (_STAGE + "shortcut/conv", r"backbone.res\1.\2.shortcut"),
         (_STAGE + "shortcut/batch_norm", r"backbone.res\1.\2.shortcut.norm"),
         (_ENCODER + rf"downsample_layers/(\d+)/{_ITEM}", r"backbone.downsample_layers.\1.\2"),
-        *_below(
+        *below(
             _CONVNEXT,
             r"backbone.stages.\1.\2.",
             {
@@ -155,37 +97,38 @@ RULES: dict[str, list[Rule]] = {
             },
         ),
         (_PIXEL + r"in_norms/(\d+)", r"pixel_decoder.in_norms.\1"),
-        *_below(_BLOCK, r"pixel_decoder.stages.\1.\2.", BLOCKS),
-        *_below(
+        *below(_BLOCK, r"pixel_decoder.stages.\1.\2.", BLOCKS),
+        *below(
             _BLOCK + "attention/(height|width)_axis",
             r"pixel_decoder.stages.\1.\2.attention.\3.",
             AXIS,
         ),
-        *_below(
+        *below(
             _FUSE,
             r"pixel_decoder.fuses.\1.",
-            _normed(
+            normed(
                 {"(?:resized_conv_bn1|conv_bn_low)": "low", "(?:conv_bn2|conv_bn_high)": "high"}
             ),
         ),
-        *_below(_LAYER, r"transformer_decoder.layers.\1.", _LAYERS),
-        *_below(_LAYER + _PREDICTOR, r"transformer_decoder.layers.\1.predictor.", HEADS),
-        *_below(
+        *below(_LAYER, r"transformer_decoder.layers.\1.", _LAYERS),
+        *below(_LAYER + _PREDICTOR, r"transformer_decoder.layers.\1.predictor.", HEADS),
+        *below(
             _QUERY,
             "transformer_decoder.",
-            _normed(
+            normed(
                 {
                     "class_embedding_projection": "class_projection",
                     "mask_embedding_projection": "mask_projection",
                 }
             ),
         ),
-        *_below("", "transformer_decoder.predictor.", HEADS),
-        *_below("", "semantic_head.", SEMANTIC),
+        *below("", "transformer_decoder.predictor.", HEADS),
+        *below("", "semantic_head.", SEMANTIC),
     ]
 }
 # The same for variables that are attributes themselves.
 VARIABLES: dict[str, list[Rule]] = {
+    "MaXDeepLab": max_deeplab.VARIABLES,
     "KMaXDeepLab": [
         (_QUERY + "cluster_centers(?:/embeddings)?", "transformer_decoder.centers.weight"),
         (_CONVNEXT + "(?:gamma|layer_scale)", r"backbone.stages.\1.\2.gamma"),
@@ -226,6 +169,6 @@ def native_layout(native: str, name: str, value: torch.Tensor) -> torch.Tensor:
         value = value.permute(value.dim() - 1, value.dim() - 2, *range(value.dim() - 2))
         rows = value.dim() == 3 and _OF_PIXELS.match(native)
         return (value.unsqueeze(-1) if rows else value).contiguous()
-    if native.endswith("centers.weight"):  # (1, queries, channels)
+    if native.endswith(("centers.weight", "memory.weight")):  # (1, queries, channels)
         return value.squeeze(0).T.contiguous()
     return value if leaf == "embeddings" else value.flatten()  # norms of heads have several sides

@@ -1,0 +1,58 @@
+"""Panoptic inference of MaX-DeepLab: every pixel goes to one slot (MaX-DeepLab, section 3.1).
+
+The mask-wise variant, where masks are placed one after the other, is ``kmax_panoptic_inference``.
+"""
+
+import torch
+
+from .kmax_panoptic import sure_classes
+
+COCO_AREA = 640 * 480  # pixels of an image that area limits are meant for
+
+
+def max_panoptic_inference(
+    class_logits: torch.Tensor,
+    mask_logits: torch.Tensor,
+    thing_classes: set[int],
+    thing_threshold: float = 0.7,
+    stuff_threshold: float = 0.7,
+    pixel_threshold: float = 0.4,
+    thing_area: float = 100,
+    stuff_area: float = 1600,
+) -> tuple[torch.Tensor, list[dict]]:
+    """Segments from a pixel-wise argmax over the slots whose class is sure enough.
+
+    class_logits (Q, K+1); mask_logits (Q, H, W), whose softmax over all slots says whose a pixel
+    is. A pixel with less than ``pixel_threshold`` stays void. Stuff of one class is one segment.
+    Things with less than ``thing_area`` pixels and stuff with less than ``stuff_area`` are left
+    out: numbers for an image of 640×480, for others in proportion to their area. Returns as
+    ``panoptic_inference``.
+    """
+    index, labels, _ = sure_classes(class_logits, thing_classes, thing_threshold, stuff_threshold)
+    height, width = mask_logits.shape[1:]
+    segment_ids = torch.zeros(height, width, dtype=torch.int32, device=mask_logits.device)
+    segments: list[dict] = []
+    if not len(index):
+        return segment_ids, segments
+    # The probabilities of these few, and not of all: maps may be large.
+    best, owner = mask_logits[index].max(0)
+    sure = (best - mask_logits.logsumexp(0)).exp() >= pixel_threshold
+    scale = height * width / COCO_AREA
+    for label, slots in _groups(labels.tolist(), thing_classes):
+        isthing = label in thing_classes
+        mask = sure & torch.isin(owner, owner.new_tensor(slots))
+        if mask.sum() < max((thing_area if isthing else stuff_area) * scale, 1):
+            continue
+        segments.append({"id": len(segments) + 1, "isthing": isthing, "category_id": label})
+        segment_ids[mask] = len(segments)
+    return segment_ids, segments
+
+
+def _groups(labels: list[int], thing_classes: set[int]) -> list[tuple[int, list[int]]]:
+    """Class and slots of each segment: one slot of a thing, all slots of a stuff class."""
+    things = [(label, [i]) for i, label in enumerate(labels) if label in thing_classes]
+    stuff: dict[int, list[int]] = {}
+    for i, label in enumerate(labels):
+        if label not in thing_classes:
+            stuff.setdefault(label, []).append(i)
+    return things + list(stuff.items())
