@@ -117,19 +117,18 @@ class MaXResNet(Backbone):
         if builder.basic:
             self.stem = nn.Sequential(ConvNorm(3, width, 3, stride=2))
             counts = dict(zip(STRIDES, [3, *blocks], strict=True))
-            channels, stride = width, 2
+            channels = width
         else:
-            # Inception stem: three convolutions in place of one of 7×7.
+            # Inception stem: three convolutions in place of one of 7×7; no pooling comes after.
             self.stem = nn.Sequential(
                 ConvNorm(3, width, 3, stride=2, activation=F.relu),
                 ConvNorm(width, width, 3, activation=F.relu),
                 ConvNorm(width, 2 * width, 3),
-                nn.ReLU(),
-                nn.MaxPool2d(3, 2, 1),
             )
             counts = dict(zip(list(STRIDES)[1:], blocks, strict=True))
-            channels, stride = 2 * width, 4
+            channels = 2 * width
         self.stages = nn.ModuleDict()
+        stride = 2
         for name, count in counts.items():
             step = STRIDES[name] // stride
             self.stages[name] = builder.stage(name, channels, count, step)
