@@ -34,7 +34,8 @@ class SyncNorm(NaiveSyncBatchNorm):
         if not self.training:
             return super().forward(x)
         if not _several():
-            # On a CPU PyTorch's gradients are wrong for maps in some layouts in memory, not lines.
+            # As lines: on a CPU PyTorch 2.14 computes wrong gradients for a map that is one line,
+            # where its input and its gradient do not both have the channels last in memory.
             return super().forward(x.flatten(2)).view(x.shape)
         # The base class squares means; processes exchange them in the precision of x.
         maps = (x if x.dim() == 4 else x.unsqueeze(-1)).to(_wide(x.dtype))
