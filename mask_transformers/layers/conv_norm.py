@@ -121,5 +121,9 @@ def resize_aligned(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
     Sizes of these systems are odd (16k + 1), where the corner pixels of all strides lie on another.
     """
-    aligned = x.shape[-1] % 2 == 1
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=aligned)
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=corners_align(x))
+
+
+def corners_align(maps: torch.Tensor) -> bool:
+    """Whether corner pixels of ``maps`` (..., h, w) lie on those of other strides; else borders."""
+    return maps.shape[-1] % 2 == 1

@@ -20,6 +20,7 @@ from ..structures import PixelFeatures
 from .input_features import channels_of, check_names
 
 AXIAL_STAGES = 2
+AXIAL_STRIDE = 32 >> (AXIAL_STAGES - 1)  # the finest of them in an image
 EXPANSION = 4  # output channels of a block by its width
 
 
