@@ -30,7 +30,7 @@ def _add_model_keys(cfg: CN) -> None:
     # Number of queries Q: an upper bound on the segments found in one image. PerPixelBaseline has
     # one for each class instead.
     node.QUERIES = 100
-    # Width C of the queries and of the pixel decoder.
+    # Width C of the queries and of the pixel decoder, which is WIDTH in "AxialPixelDecoder".
     node.HIDDEN_DIM = 256
     # Width of the mask embeddings and of the mask features they are multiplied with.
     node.MASK_DIM = 256
@@ -130,14 +130,14 @@ def _add_model_keys(cfg: CN) -> None:
     node.LOSS.OVERSAMPLE_RATIO = 3.0
     # Share of the points that are the most uncertain ones; the rest is uniformly random.
     node.LOSS.IMPORTANCE_RATIO = 0.75
-    # Whether every decoder layer is supervised, not only the last one.
+    # Whether every decoder layer is supervised, not only the last one; always in kMaX-DeepLab.
     node.LOSS.DEEP_SUPERVISION = True
 
     # Keys of inference.
     node.TEST = CN()
     # Results to compute: any of "panoptic", "instance", "semantic", "box"; "semantic" not in DETR.
     node.TEST.TASKS = ["panoptic"]
-    # Panoptic: queries whose class score is not above this are dropped.
+    # Panoptic: queries whose class score is not above this are dropped; not in kMaX-DeepLab.
     node.TEST.OBJECT_MASK_THRESHOLD = 0.8
     # Panoptic, but not in DETR: segments that keep less than this share of their mask are dropped.
     node.TEST.OVERLAP_THRESHOLD = 0.8
@@ -145,7 +145,8 @@ def _add_model_keys(cfg: CN) -> None:
     node.TEST.THING_THRESHOLD = 0.7
     # Panoptic in kMaX-DeepLab: the same for stuff.
     node.TEST.STUFF_THRESHOLD = 0.5
-    # Panoptic in kMaX-DeepLab: a mask has the pixels that it gives at least this probability.
+    # Panoptic, instance and box in kMaX-DeepLab: a mask has the pixels that it gives at least this
+    # probability.
     node.TEST.PIXEL_THRESHOLD = 0.4
     # Panoptic in MaX-DeepLab: place masks one after the other, as in kMaX-DeepLab, in place of an
     # argmax for each pixel.

@@ -23,9 +23,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "PIXEL_DECODER.POINTS": (1, math.inf),
     "PIXEL_DECODER.FFN_DIM": (1, math.inf),
     "PIXEL_DECODER.DROPOUT": (0, 1),
-    "PIXEL_DECODER.DROP_PATH_RATE": (0, 1),
     "TRANSFORMER_DECODER.DROPOUT": (0, 1),
-    "TRANSFORMER_DECODER.DROP_PATH_RATE": (0, 1),
     "TRANSFORMER_DECODER.LAYERS": (1, math.inf),
     "TRANSFORMER_DECODER.HEADS": (1, math.inf),
     "TRANSFORMER_DECODER.FFN_DIM": (1, math.inf),
@@ -58,7 +56,9 @@ def check_config(cfg: CfgNode) -> None:
     _check_choice("MATCHER", node.MATCHER, MATCHERS)
     _check_choice("CLASS_IDS", node.CLASS_IDS, CLASS_IDS)
     for part in ("PIXEL_DECODER", "TRANSFORMER_DECODER"):
-        _check_divides(node.HIDDEN_DIM, node[part].HEADS, part)
+        _check_drop_path(node[part].DROP_PATH_RATE, part)
+        if node[part].NAME != "AxialPixelDecoder":  # whose heads share WIDTH
+            _check_divides(node.HIDDEN_DIM, node[part].HEADS, part)
     _check_pixels(list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD))
     _check_classes(cfg)
 
@@ -90,6 +90,11 @@ def _check_bounds(key: str, value: float, lowest: float, highest: float) -> None
     if not lowest <= value <= highest:
         wanted = f"in [{lowest}, {highest}]" if highest < math.inf else f"at least {lowest}"
         raise ValueError(f"{ROOT}.{key} must be {wanted}, not {value}")
+
+
+def _check_drop_path(rate: float, part: str) -> None:
+    if not 0 <= rate < 1:  # 1 would leave out every branch
+        raise ValueError(f"{ROOT}.{part}.DROP_PATH_RATE must be in [0, 1), not {rate}")
 
 
 def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:

@@ -87,8 +87,6 @@ PUBLISHED = {
     "kmax_convnext_large_coco_panoptic": Published(None, "PQ", 58.0),
     "kmax_R50_cityscapes_panoptic": Published(None, "PQ", 63.5),
     "kmax_convnext_large_cityscapes_panoptic": Published(None, "PQ", 68.4),
-    "kmax_R50_ade20k_panoptic": Published(None, "PQ", 41.5),
-    "kmax_convnext_large_ade20k_panoptic": Published(None, "PQ", 50.9),
 }
 
 

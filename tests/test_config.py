@@ -97,7 +97,12 @@ def test_a_value_of_another_type_is_refused():
         (f"{ROOT}.TEST.THING_THRESHOLD", 1.5, r"\.THING_THRESHOLD must be in"),
         (f"{ROOT}.TEST.STUFF_THRESHOLD", -0.5, r"\.STUFF_THRESHOLD must be in"),
         (f"{ROOT}.TEST.PIXEL_THRESHOLD", 40.0, r"\.PIXEL_THRESHOLD must be in"),
-        (f"{ROOT}.PIXEL_DECODER.DROP_PATH_RATE", 1.5, r"\.DROP_PATH_RATE must be in"),
+        (f"{ROOT}.PIXEL_DECODER.DROP_PATH_RATE", 1.0, r"\.PIXEL_.*_RATE must be in \[0, 1\), not"),
+        (
+            f"{ROOT}.TRANSFORMER_DECODER.DROP_PATH_RATE",
+            1.0,
+            r"\.TRANSF.*_RATE must be in \[0, 1\),",
+        ),
         (f"{ROOT}.TRANSFORMER_DECODER.DROP_PATH_RATE", -0.1, r"\.DROP_PATH_RATE must be in"),
         (f"{ROOT}.TEST.OBJECT_MASK_THRESHOLD", -0.1, r"\.OBJECT_MASK_THRESHOLD must be in"),
         ("MODEL.PIXEL_STD", [1.0, 1.0], r"MODEL\.PIXEL_STD must hold one positive number"),

@@ -9,7 +9,9 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
 from ..output_files import write_atomically
+from .load import CheckpointMismatchError, fitting_state_dict
 from .name_maps import to_native_names
+from .name_maps.deeplab2 import is_deeplab2
 from .read import read_state_dict
 from .tensorflow import find_index
 
@@ -19,7 +21,9 @@ class MaskTransformerCheckpointer(DetectionCheckpointer):
 
     A file appears under its name only when it is complete, so that an interrupted run can always
     resume from the last checkpoint. Official names are translated before shapes are compared:
-    published weights of another number of classes load all but the class head.
+    published weights of another number of classes load all but the class head. Files of TensorFlow
+    are read whole or not at all, as ``load_official_state_dict`` does: names and layouts differ so
+    much there that a tensor left out is rather a mistake than another class head.
     """
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -43,8 +47,8 @@ class MaskTransformerCheckpointer(DetectionCheckpointer):
         """As in Detectron2, but every failure names the file.
 
         FileNotFoundError: it is missing. ValueError: it cannot be read, a part of it does not fit
-        (the optimizer's state, for example), it lacks parameters that are frozen, or it holds no
-        tensor of the model at all.
+        (the optimizer's state, for example), it lacks parameters that are frozen, it holds no
+        tensor of the model at all, or it is of TensorFlow and not exactly of this model.
         """
         if not path:
             return super().load(path, checkpointables)
@@ -74,7 +78,9 @@ class MaskTransformerCheckpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint: dict[str, Any]):
         system = type(self.model).__name__
-        checkpoint["model"] = to_native_names(system, checkpoint["model"])
+        state = checkpoint["model"]
+        whole = any(map(is_deeplab2, state))
+        checkpoint["model"] = self._whole(state) if whole else to_native_names(system, state)
         before = set(self.model.state_dict())
         incompatible = super()._load_model(checkpoint)
         if not before.difference(incompatible.missing_keys):
@@ -86,3 +92,15 @@ class MaskTransformerCheckpointer(DetectionCheckpointer):
                 f"it lacks parameters that are not trained: {', '.join(lost[:3])}, ..."
             )
         return incompatible
+
+    def _whole(self, state: Mapping) -> dict:
+        """The ``state`` of TensorFlow with our names; ValueError if it is not of this model."""
+        try:
+            return fitting_state_dict(self.model, state)[0]
+        except CheckpointMismatchError as error:
+            if not error.report.mismatched:
+                raise
+            raise ValueError(
+                f"{error}\nto train with other classes than those of a file of TensorFlow, convert "
+                "it first, with the config that it was made with (tools/convert_checkpoint.py)"
+            ) from error

@@ -42,8 +42,18 @@ def load_official_state_dict(model: nn.Module, state_dict: Mapping) -> LoadRepor
     """Load a state dict with official names (or ours) into ``model``.
 
     Values are tensors or arrays. Returns the report, in official names where the checkpoint has
-    them. CheckpointMismatchError when a tensor of the model is missing or has another shape, or
-    one of TensorFlow is unknown; the model is unchanged then.
+    them. CheckpointMismatchError: see ``fitting_state_dict``; the model is unchanged then.
+    """
+    native, report = fitting_state_dict(model, state_dict)
+    model.load_state_dict(native, strict=False)
+    return report
+
+
+def fitting_state_dict(model: nn.Module, state_dict: Mapping) -> tuple[dict, LoadReport]:
+    """``state_dict`` with our names, and the report on it.
+
+    CheckpointMismatchError when a tensor of the model is missing or has another shape, or any is
+    unknown in a checkpoint of TensorFlow.
     """
     system = type(model).__name__
     official = {native_name(system, name): name for name in state_dict}
@@ -52,11 +62,10 @@ def load_official_state_dict(model: nn.Module, state_dict: Mapping) -> LoadRepor
         for name, value in to_native_names(system, state_dict).items()
     }
     report = _compare(native, model.state_dict(), official)
-    unknown = any(is_deeplab2(name) for name in report.unexpected)
+    unknown = report.unexpected if any(map(is_deeplab2, state_dict)) else []
     if report.missing or report.mismatched or unknown:
         raise CheckpointMismatchError(report)
-    model.load_state_dict(native, strict=False)
-    return report
+    return native, report
 
 
 def _compare(native: Mapping, wanted: Mapping, official: Mapping) -> LoadReport:

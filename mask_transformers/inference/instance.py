@@ -3,6 +3,8 @@
 import torch
 from detectron2.structures import BitMasks, Instances
 
+from .kmax_panoptic import shared_probabilities
+
 
 def top_instances(class_logits: torch.Tensor, count: int) -> tuple[torch.Tensor, ...]:
     """The ``count`` best (score, query, class) of (Q, K+1), each (count,), best first."""
@@ -45,7 +47,7 @@ def kmax_instance_inference(
     """
     scores, query, label = _top_of_classes(class_logits, count, classes)
     used, position = query.unique(return_inverse=True)
-    probabilities = (mask_logits[used] - mask_logits.logsumexp(0)).exp()
+    probabilities = shared_probabilities(mask_logits, used)
     masks = probabilities >= pixel_threshold
     return _instances(scores, label, position, masks, probabilities)
 

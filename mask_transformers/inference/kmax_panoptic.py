@@ -24,6 +24,14 @@ def sure_classes(
     return index, labels[index], scores[index]
 
 
+def shared_probabilities(mask_logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """The softmax over all queries of ``mask_logits`` (Q, H, W), for the queries ``index`` alone.
+
+    Maps may be large, and few queries are kept. (k, H, W).
+    """
+    return (mask_logits[index] - mask_logits.logsumexp(0)).exp()
+
+
 def kmax_panoptic_inference(
     class_logits: torch.Tensor,
     mask_logits: torch.Tensor,
@@ -44,8 +52,7 @@ def kmax_panoptic_inference(
     index, labels, scores = sure_classes(
         class_logits, thing_classes, thing_threshold, stuff_threshold
     )
-    # The probabilities of these few, and not of all: maps may be large.
-    probabilities = (mask_logits[index] - mask_logits.logsumexp(0)).exp()
+    probabilities = shared_probabilities(mask_logits, index)
     masks = probabilities >= pixel_threshold
     areas = masks.sum((1, 2))
     scores = scores * (probabilities * masks).sum((1, 2)) / areas.clamp(min=1)

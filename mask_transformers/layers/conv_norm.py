@@ -34,7 +34,8 @@ class SyncNorm(NaiveSyncBatchNorm):
         if not self.training:
             return super().forward(x)
         if not _several():
-            # On a CPU PyTorch's gradients are wrong for maps in some layouts in memory, not lines.
+            # As lines: on a CPU PyTorch 2.14 computes wrong gradients for a map that is one line,
+            # where its input and its gradient do not both have the channels last in memory.
             return super().forward(x.flatten(2)).view(x.shape)
         # The base class squares means; processes exchange them in the precision of x.
         maps = (x if x.dim() == 4 else x.unsqueeze(-1)).to(_wide(x.dtype))
@@ -122,5 +123,9 @@ def resize_aligned(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
     Sizes of these systems are odd (16k + 1), where the corner pixels of all strides lie on another.
     """
-    aligned = x.shape[-1] % 2 == 1
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=aligned)
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=corners_align(x))
+
+
+def corners_align(maps: torch.Tensor) -> bool:
+    """Whether corner pixels of ``maps`` (..., h, w) lie on those of other strides; else borders."""
+    return maps.shape[-1] % 2 == 1

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from .pq_match import PQMatch
-from .segments import Segments, exclusive_dice
+from .segments import Segments
 
 NOBODY = -1  # the query of a pixel that has none
 
@@ -21,7 +21,7 @@ def mask_id_and_dice(
     log_probability = logits.log_softmax(0)
     pairs = torch.arange(len(match.queries), device=logits.device)
     overlap = segments.overlap(log_probability[match.queries].exp())  # (m, n+1)
-    dice = exclusive_dice(overlap, segments.areas, smooth=1.0)[pairs, match.chosen]
+    dice = segments.dice(overlap, smooth=1.0)[pairs, match.chosen]
     return (
         _mask_id_loss(log_probability, _queries_of_pixels(segments, match)),
         (match.probability * (1 - dice)).sum(),

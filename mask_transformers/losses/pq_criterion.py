@@ -48,13 +48,14 @@ class PQSetCriterion(nn.Module):
         points: int = 4096,
         instance_exponent: float = 1.5,
         semantic_exponent: float = 2.0,
-        deep_supervision: bool = True,
+        background: bool = False,
     ) -> None:
         """The defaults are those of kMaX-DeepLab.
 
         ``alpha`` weighs matched queries against others, ``temperature`` τ divides similarities.
         Instance discrimination and the semantic head look at up to ``points`` pixels of an image,
-        drawn by (1 / area of its target or class) to the power of the exponent.
+        drawn by (1 / area of its target or class) to the power of the exponent. ``background``:
+        pixels without a target are background, and not void.
         """
         super().__init__()
         self.weights = {
@@ -69,11 +70,14 @@ class PQSetCriterion(nn.Module):
         self.points = points
         self.instance_exponent = instance_exponent
         self.semantic_exponent = semantic_exponent
-        self.deep_supervision = deep_supervision
+        self.background = background
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        """Arguments from ``MODEL.MASK_TRANSFORMER.LOSS``."""
+        """Arguments from ``MODEL.MASK_TRANSFORMER.LOSS``.
+
+        Annotations of instances alone (``INPUT.ANNOTATIONS``) leave out what is background.
+        """
         loss = cfg.MODEL.MASK_TRANSFORMER.LOSS
         return {
             "class_weight": loss.CLASS_WEIGHT,
@@ -82,7 +86,7 @@ class PQSetCriterion(nn.Module):
             "instance_weight": loss.INSTANCE_WEIGHT,
             "semantic_weight": loss.SEMANTIC_WEIGHT,
             "points": loss.POINTS,
-            "deep_supervision": loss.DEEP_SUPERVISION,
+            "background": cfg.INPUT.ANNOTATIONS == "instance",
         }
 
     def forward(
@@ -95,13 +99,11 @@ class PQSetCriterion(nn.Module):
 
         ``semantic_logits`` (N, K or K+1, h, w): of the auxiliary semantic head, if there is one.
         """
-        if not self.deep_supervision:
-            predictions = predictions[-1:]
         last = predictions[-1]
         size = (last.mask_logits.shape[-2], last.mask_logits.shape[-1])
         # Sums over all pixels overflow in half precision.
         with torch.autocast(last.mask_logits.device.type, enabled=False):
-            segments = [partition(target.masks, size) for target in targets]
+            segments = [partition(target.masks, size, self.background) for target in targets]
             matches = self.match(last, segments, targets)
             losses: dict[str, torch.Tensor] = {}
             for layer, prediction in enumerate(predictions):

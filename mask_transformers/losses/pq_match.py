@@ -7,7 +7,7 @@ import torch
 from ..matching.costs import pq_cost
 from ..matching.hungarian import hungarian_match
 from ..structures import Targets
-from .segments import Segments, exclusive_dice
+from .segments import Segments
 
 
 @dataclass
@@ -21,7 +21,7 @@ class PQMatch:
     chosen: torch.Tensor  # (m,) indices of their targets
     probability: torch.Tensor  # (m,) of the class of the target
     dice: torch.Tensor  # (m,) of both masks
-    void_share: torch.Tensor  # (Q,) share of each predicted mask that lies in void
+    void_share: torch.Tensor  # (Q,) share of each predicted mask where no target is
 
 
 @torch.no_grad()
@@ -34,7 +34,7 @@ def pq_match(
     a query. FloatingPointError names the image where predictions are not finite.
     """
     overlap = segments.overlap(mask_logits.softmax(0))  # (Q, n+1)
-    dice = exclusive_dice(overlap, segments.areas)  # (Q, n)
+    dice = segments.dice(overlap)  # (Q, n)
     seen = segments.areas.nonzero().flatten()
     cost = pq_cost(class_logits, targets.labels[seen], dice[:, seen])
     queries, columns = hungarian_match(cost, targets.name)

@@ -1,7 +1,8 @@
 """Ground truth whose masks exclude each other, as those of MaX-DeepLab and kMaX-DeepLab do.
 
-Every pixel of the mask grid belongs to one target or to none. The latter are void: they hold
-nothing to learn about masks.
+Every pixel of the mask grid belongs to one target or to none. Where annotations cover the image the
+latter are void: they hold nothing to learn about masks. Where they are instances alone the latter
+are background, which no mask of a target may take.
 """
 
 from collections.abc import Sequence
@@ -14,8 +15,9 @@ import torch
 class Segments:
     """The n targets of one image as a partition of the P = h·w pixels of the mask grid."""
 
-    owner: torch.Tensor  # (P,) int64, index of the target of each pixel, n in void
+    owner: torch.Tensor  # (P,) int64, index of the target of each pixel, n for none
     membership: torch.Tensor  # (P, n+1) float, the same as one-hot rows
+    background: bool = False  # whether pixels without a target are that, and not void
 
     @property
     def areas(self) -> torch.Tensor:
@@ -28,11 +30,21 @@ class Segments:
         return (self.owner < self.membership.shape[1] - 1).nonzero().flatten()
 
     def overlap(self, masks: torch.Tensor) -> torch.Tensor:
-        """Sums of soft masks (M, P) over each target and, last, over void: (M, n+1)."""
+        """Sums of soft masks (M, P) over each target and, last, over other pixels: (M, n+1)."""
         return masks @ self.membership
 
+    def dice(self, overlap: torch.Tensor, smooth: float = 0.0) -> torch.Tensor:
+        """Dice of M soft masks and the targets, (M, n), from their :meth:`overlap`.
 
-def partition(masks: torch.Tensor, size: Sequence[int]) -> Segments:
+        Pixels in void count in neither size. ``smooth`` is added above and below.
+        """
+        common = overlap[:, :-1]
+        counted = overlap if self.background else common
+        sizes = counted.sum(1, keepdim=True) + self.areas
+        return (2 * common + smooth) / (sizes + smooth)
+
+
+def partition(masks: torch.Tensor, size: Sequence[int], background: bool = False) -> Segments:
     """Masks (n, H, W) bool on a grid of ``size`` (h, w); where they overlap the first one has it.
 
     Each pixel of the grid takes the pixel of the image where ``resize_aligned`` puts it.
@@ -46,7 +58,7 @@ def partition(masks: torch.Tensor, size: Sequence[int]) -> Segments:
     void = small.new_ones(1, small.shape[1])
     owner = torch.cat([small, void]).to(torch.uint8).argmax(0)  # the first of equal ones
     membership = torch.zeros(len(owner), len(small) + 1, device=owner.device)
-    return Segments(owner, membership.scatter_(1, owner[:, None], 1.0))
+    return Segments(owner, membership.scatter_(1, owner[:, None], 1.0), background)
 
 
 def _nearest(length: int, number: int, aligned: bool) -> torch.Tensor:
@@ -58,12 +70,3 @@ def _nearest(length: int, number: int, aligned: bool) -> torch.Tensor:
     if aligned:
         return (index * (length - 1) / max(number - 1, 1)).round().long()
     return ((index + 0.5) * length / number).long()
-
-
-def exclusive_dice(overlap: torch.Tensor, areas: torch.Tensor, smooth: float = 0.0) -> torch.Tensor:
-    """Dice of M soft masks and n targets, (M, n), from ``Segments.overlap`` (M, n+1).
-
-    Pixels in void count in neither size. ``smooth`` is added above and below.
-    """
-    common = overlap[:, :-1]
-    return (2 * common + smooth) / (common.sum(1, keepdim=True) + areas + smooth)

@@ -22,8 +22,8 @@ def check_kmax(cfg: CfgNode) -> None:
             )
     if not node.LOSS.DEEP_SUPERVISION:
         raise ValueError(
-            f"{ROOT}.LOSS.DEEP_SUPERVISION must be True in KMaXDeepLab: an assignment of pixels "
-            "has no gradient, so that every layer learns its masks from its own losses"
+            f"{ROOT}.LOSS.DEEP_SUPERVISION must be True in KMaXDeepLab: every layer learns "
+            "its masks from its own losses, as an assignment of pixels has no gradient"
         )
     _check_sizes(list(node.PADDED_SIZE), list(node.PIXEL_DECODER.IN_FEATURES))
 

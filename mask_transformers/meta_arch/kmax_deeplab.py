@@ -12,18 +12,23 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from torch import nn
 
+from ..config_check import ROOT
 from ..data.metadata import thing_classes_of
 from ..inference.instance import kmax_instance_inference
 from ..inference.kmax_panoptic import kmax_panoptic_inference
 from ..inference.semantic import kmax_semantic_inference
+from ..layers.axial_attention import MAX_LENGTH
 from ..layers.conv_norm import resize_aligned
 from ..losses.pq_criterion import PQSetCriterion
+from ..pixel_decoders.axial import AXIAL_STRIDE
 from ..pixel_decoders.input_features import channels_of
 from ..registry import TRANSFORMER_DECODERS
 from ..structures import DensePrediction
 from .base import MaskTransformer, padded_size, pixel_parts, resize_to_output
 from .kmax_config import check_kmax
 from .semantic_head import SemanticHead
+
+LONGEST_SIDE = AXIAL_STRIDE * (MAX_LENGTH - 1) + 1  # pixels, of a padded image
 
 
 @META_ARCH_REGISTRY.register()
@@ -98,14 +103,28 @@ class KMaXDeepLab(MaskTransformer):
         }
 
     def padded_image_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """One more than a multiple of ``size_divisibility``, where the corners of strides meet.
+        """One pixel more than a multiple of the divisibility, so that corners of all maps meet.
 
-        ``padded_size`` where that is set and large enough.
+        ``padded_size`` where that is set and large enough. ValueError: axial attention, whose
+        tables of positions end somewhere, cannot read an image of that size.
         """
         if self.padded_size and size[0] <= self.padded_size[0] and size[1] <= self.padded_size[1]:
-            return self.padded_size[0], self.padded_size[1]
-        height, width = super().padded_image_size((max(size[0] - 1, 1), max(size[1] - 1, 1)))
-        return height + 1, width + 1
+            padded = self.padded_size[0], self.padded_size[1]
+        else:
+            height, width = super().padded_image_size((max(size[0] - 1, 1), max(size[1] - 1, 1)))
+            padded = height + 1, width + 1
+        if max(padded) > LONGEST_SIDE:
+            raise ValueError(self._too_large(size, padded))
+        return padded
+
+    def _too_large(self, size: tuple[int, int], padded: tuple[int, int]) -> str:
+        step = max(self.size_divisibility, 1)
+        limit = (LONGEST_SIDE - 1) // step * step + 1
+        return (
+            f"an image of {size[0]} x {size[1]} pixels is padded to {padded[0]} x {padded[1]}, but "
+            f"axial attention reaches {MAX_LENGTH} positions at stride {AXIAL_STRIDE}: no side may "
+            f"be longer than {limit} pixels (see INPUT.MAX_SIZE_TEST and {ROOT}.PADDED_SIZE)"
+        )
 
     def losses(self, batched_inputs: Sequence[dict]) -> dict[str, torch.Tensor]:
         """Weighted losses ``loss_*`` of a batch."""

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from ..inference.detection import best_classes, contiguous_probabilities, detected_instances
+from ..layers.conv_norm import corners_align
 from ..meta_arch.base import resize_to_output
 from ..visualization.attention import Layer, Size, cluster_row, place, query_row
 from ..visualization.overlay import READABLE_SIDE
@@ -84,7 +85,7 @@ def clusters(view: View, queries: int) -> Rows:
     masks = [prediction["pred_masks"][0] for prediction in (*outputs["aux_outputs"], outputs)]
     names = [f"layer {i}" for i in range(1, len(masks))] + ["last masks"]
     layers = [
-        (view.place(mask.argmax(0), aligned=True), f"{name}, {view.stride(mask.shape[-1])}")
+        (view.place(mask.argmax(0), corners_align(mask)), f"{name}, {view.stride(mask.shape[-1])}")
         for name, mask in zip(names, masks, strict=True)
     ]
     classes = outputs["pred_logits"][0, :, :-1].argmax(-1).tolist()

@@ -9,6 +9,7 @@ from detectron2.engine import DefaultPredictor
 from detectron2.utils.file_io import PathManager
 
 from ..backbones.initial_weights import without_initial_weights
+from ..checkpoint import MaskTransformerCheckpointer
 from ..visualization.results import OUTPUT_KEYS, draw_prediction, tasks_of_output
 
 UNITS = {"semantic": "classes", "box": "boxes"}
@@ -17,7 +18,8 @@ UNITS = {"semantic": "classes", "box": "boxes"}
 def build_predictor(cfg: CfgNode) -> DefaultPredictor:
     """Detectron2's DefaultPredictor; the weights are looked at before the model is built.
 
-    ValueError: MODEL.WEIGHTS names none, or only those of a backbone. FileNotFoundError: no file.
+    They are read as in training, those of TensorFlow too. ValueError: MODEL.WEIGHTS names none, or
+    only those of a backbone, or a file that is not of this model. FileNotFoundError: no file.
     """
     weights = cfg.MODEL.WEIGHTS
     if not weights or "ImageNetPretrained" in weights:
@@ -25,7 +27,13 @@ def build_predictor(cfg: CfgNode) -> DefaultPredictor:
         raise ValueError(f"MODEL.WEIGHTS is {what}; prediction needs the weights of a model")
     if "://" not in weights and not PathManager.isfile(weights):
         raise FileNotFoundError(f"MODEL.WEIGHTS: there is no file {weights}")
-    return DefaultPredictor(without_initial_weights(cfg))
+    empty = without_initial_weights(cfg)
+    empty.defrost()
+    empty.MODEL.WEIGHTS = ""  # which Detectron2 would read itself, and not all of our formats
+    predictor = DefaultPredictor(empty)
+    MaskTransformerCheckpointer(predictor.model).load(weights)
+    predictor.cfg.MODEL.WEIGHTS = weights
+    return predictor
 
 
 def count_segments(output: dict, task: str, score_threshold: float) -> int:

@@ -8,12 +8,14 @@ updates them by a softmax over the pixels (section 3.2),
 and k-means assigns every pixel to the one centre that it is most similar to, and then moves the
 centres to their pixels,
 
-    A = argmax_queries(C·Kᵀ),  C ← Aᵀ V.
+    A = argmax_queries(C·Kᵀ),  C ← A V,
+
+where A (Q, L) is one in the row that the argmax of its column names, and zero elsewhere.
 
 Both are one step with another normalisation. So take the argmax over the queries in place of the
 softmax over the pixels (section 3.3):
 
-    C ← C + argmax_queries(C·Kᵀ) V.
+    C ← C + A V.
 
 The similarities are the mask logits of the layer: clusters are masks, and are supervised as such.
 The assignment has no gradient.

@@ -11,6 +11,7 @@ from ..heads import predict_masks
 from ..layers.conv_norm import ConvNorm, LinearNorm, SyncNorm
 from ..structures import DensePrediction
 
+HIDDEN_DIM = 256  # of the pixels before their mask features
 VOID_PRIOR = 0.9  # probability of no-object that class logits start from
 
 
@@ -23,7 +24,6 @@ class MaskPredictor(nn.Module):
         query_dim: int,
         num_classes: int,
         *,
-        hidden_dim: int = 256,
         mask_dim: int = 128,
         mask_scale: float = 0.1,
         activation: Callable[[torch.Tensor], torch.Tensor] = F.gelu,
@@ -34,9 +34,15 @@ class MaskPredictor(nn.Module):
         """
         super().__init__()
         channels = pixel_channels
+<<<<<<< HEAD
         self.depthwise = ConvNorm(channels, channels, 5, groups=channels, activation=activation)
         self.pointwise = ConvNorm(channels, hidden_dim, activation=activation)
         self.pixel_out = ConvNorm(hidden_dim, mask_dim, bias=True)
+=======
+        self.depthwise = ConvNorm(channels, channels, 5, groups=channels, activation=F.gelu)
+        self.pointwise = ConvNorm(channels, HIDDEN_DIM, activation=F.gelu)
+        self.pixel_out = ConvNorm(HIDDEN_DIM, mask_dim, bias=True)
+>>>>>>> kmax
         self.mask_embed = LinearNorm(query_dim, mask_dim)
         self.class_embed = nn.Conv1d(query_dim, num_classes + 1, 1)
         self.mask_norm = SyncNorm(1, scale=mask_scale)

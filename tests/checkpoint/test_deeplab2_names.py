@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
@@ -16,6 +17,7 @@ from mask_transformers.checkpoint import (
     read_state_dict,
 )
 from mask_transformers.checkpoint.name_maps import native_name, to_native_names
+from mask_transformers.prediction import build_predictor
 
 R50 = "kmax_R50_coco_panoptic"
 SYSTEM = "KMaXDeepLab"
@@ -221,6 +223,33 @@ def test_what_is_left_over_missing_or_of_another_shape_is_named(tiny_model, chan
     assert _same(target.state_dict(), before)
 
 
+@pytest.mark.parametrize(("changes", "told"), [*WRONG, ({"top": torch.ones(2)}, "model: top")])
+def test_the_checkpointer_is_as_strict(tiny_model, write_tensorflow, tmp_path, changes, told):
+    source, target = tiny_model(R50), tiny_model(R50)
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    theirs = {**_to_tensorflow(source), **changes}
+    theirs = {k: np.asarray(v) for k, v in theirs.items() if v is not None}
+    write_tensorflow(tmp_path / "ckpt-9", theirs)
+    with pytest.raises(ValueError, match=rf"(?s)ckpt-9\.index cannot be loaded: .*{told}"):
+        MaskTransformerCheckpointer(target).load(str(tmp_path / "ckpt-9.index"))
+    assert _same(target.state_dict(), before)
+
+
+def test_a_training_with_other_classes_starts_from_a_converted_file(
+    tiny_model, write_tensorflow, tmp_path
+):
+    source = tiny_model(R50)
+    own = {"MODEL.MASK_TRANSFORMER.NUM_CLASSES": 3, "DATASETS.TRAIN": (), "DATASETS.TEST": ()}
+    target = tiny_model(R50, own)
+    write_tensorflow(tmp_path / "ckpt-9", _to_tensorflow(source))
+    with pytest.raises(ValueError, match=rf"(?s)shape of {KERNEL}: .*convert it first"):
+        MaskTransformerCheckpointer(target).load(str(tmp_path / "ckpt-9.index"))
+    torch.save({"model": source.state_dict()}, tmp_path / "converted.pth")
+    MaskTransformerCheckpointer(target).load(str(tmp_path / "converted.pth"))
+    assert torch.equal(target.transformer_decoder.centers.weight,
+                       source.transformer_decoder.centers.weight)  # fmt: skip
+
+
 def test_two_names_of_one_tensor_are_refused():
     names = ["pixel_decoder/_stage1/_block1/_conv3_bn/_batch_norm/beta",
              "encoder/_pixel_decoder/_stages/0/_blocks/0/_conv3_bn/_batch_norm/beta"]  # fmt: skip
@@ -277,6 +306,15 @@ def test_the_whole_way_through_files(tiny_model, write_tensorflow, tmp_path, suf
     MaskTransformerCheckpointer(checkpointed).load(path)
     assert _same(read.state_dict(), source.state_dict())
     assert _same(checkpointed.state_dict(), source.state_dict())
+
+
+def test_prediction_reads_them(tiny_model, tiny_config, write_tensorflow, tmp_path):
+    source, path = tiny_model(R50), str(tmp_path / "ckpt-9.index")
+    write_tensorflow(tmp_path / "ckpt-9", _to_tensorflow(source))
+    predictor = build_predictor(tiny_config(R50, {"MODEL.WEIGHTS": path}))
+    assert _same(predictor.model.state_dict(), source.state_dict())
+    assert not predictor.model.training
+    assert path == predictor.cfg.MODEL.WEIGHTS
 
 
 # What the published checkpoints of MaX-DeepLab have in the same form: their place → one of ours.

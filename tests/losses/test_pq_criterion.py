@@ -68,10 +68,23 @@ def test_every_layer_has_four_losses_and_the_head_one():
     losses = _criterion()(predictions, targets, semantic)
     names = {f"loss_{kind}{suffix}" for kind in KINDS for suffix in ("_0", "_1", "")}
     assert set(losses) == names | {"loss_semantic"}
-    last = _criterion(deep_supervision=False)(predictions, targets)
+    last = _criterion()(predictions[-1:], targets)
     assert set(last) == {f"loss_{kind}" for kind in KINDS}
     for name, value in last.items():
         torch.testing.assert_close(value, losses[name])
+
+
+def test_what_is_no_instance_is_background_and_not_void():
+    """A matched mask that takes all of it is a worse one, and gradients draw it back."""
+    targets = [
+        replace(target, masks=target.masks[:1], labels=target.labels[:1]) for target in _targets()
+    ]
+    prediction = _prediction()
+    void, background = (
+        _criterion(background=background)([prediction], targets) for background in (False, True)
+    )
+    assert background["loss_dice"] > void["loss_dice"]
+    torch.testing.assert_close(background["loss_mask_id"], void["loss_mask_id"])
 
 
 def test_weights_scale_the_losses():
@@ -91,12 +104,13 @@ def test_arguments_come_from_the_config():
     loss = cfg.MODEL.MASK_TRANSFORMER.LOSS
     loss.CLASS_WEIGHT, loss.DICE_WEIGHT, loss.MASK_ID_WEIGHT = 3.0, 2.0, 0.5
     loss.INSTANCE_WEIGHT, loss.SEMANTIC_WEIGHT, loss.POINTS = 0.7, 0.9, 77
-    loss.DEEP_SUPERVISION = False
     criterion = PQSetCriterion(cfg)
     expected = {"ce": 3.0, "mask_id": 0.5, "dice": 2.0, "pixel": 0.7, "semantic": 0.9}
     assert criterion.weights == expected
     assert criterion.points == 77
-    assert not criterion.deep_supervision
+    assert not criterion.background
+    cfg.INPUT.ANNOTATIONS = "instance"
+    assert PQSetCriterion(cfg).background
 
 
 def _plain_similarity(prediction, target, image):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mask_transformers.layers.conv_norm import resize_aligned
-from mask_transformers.losses.segments import exclusive_dice, partition
+from mask_transformers.losses.segments import partition
 
 
 def _stripes(height=5, width=7):
@@ -49,12 +49,13 @@ def test_an_image_without_targets_is_void():
     assert segments.overlap(torch.ones(4, 9)).tolist() == [[9.0]] * 4
 
 
+@pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize("smooth", [0.0, 1.0])
-def test_dice_counts_no_pixel_in_void(smooth):
+def test_dice_counts_pixels_in_background_but_not_in_void(smooth, background):
     masks = _stripes()
-    segments, found = partition(masks, (5, 7)), torch.rand(4, 35)
-    dice = exclusive_dice(segments.overlap(found), segments.areas, smooth)
-    inside = masks.any(0).flatten()
+    segments, found = partition(masks, (5, 7), background), torch.rand(4, 35)
+    dice = segments.dice(segments.overlap(found), smooth)
+    inside = masks.any(0).flatten() | background
     for query in range(4):
         for target in range(2):
             wanted = segments.owner == target

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.structures import BitMasks
 
+from mask_transformers.layers.axial_attention import MAX_LENGTH
 from mask_transformers.layers.conv_norm import SyncNorm, resize_aligned
 
 COCO = "kmax_R50_coco_panoptic"
@@ -209,9 +210,34 @@ def test_smaller_images_are_padded_to_the_size_of_the_published_models(model):
     assert images.tensor.sum() == 3 * 40 * 50  # zeros after normalising
 
 
-def test_an_image_beyond_the_tables_is_refused_with_the_limit(model):
-    with pytest.raises(ValueError, match="axial attention reaches 255 positions"):
-        model.eval()([{"image": torch.zeros(3, 20, 4100, dtype=torch.uint8)}])
+@pytest.mark.parametrize("step", [64, 32, 16, 1])
+def test_the_largest_image_fits_the_tables(model, step):
+    model.size_divisibility = step
+    limit = {64: 4033}.get(step, 4065)
+    height, width = model.padded_image_size((limit, 20))
+    assert (height - 1) // 16 + 1 <= MAX_LENGTH
+    assert width < 100
+    told = rf"an image of 20 x {limit + 1} pixels .* no side may be longer than {limit} pixels"
+    with pytest.raises(ValueError, match=told):
+        model.padded_image_size((20, limit + 1))
+    with pytest.raises(ValueError, match=rf"an image of {limit + 1} x 20 pixels"):
+        model.padded_image_size((limit + 1, 20))
+
+
+def test_an_image_beyond_the_tables_is_refused_before_any_work(model, make_record):
+    told = r"an image of 20 x 4034 pixels is padded to 65 x 4097, .*255 positions at stride 16"
+    with pytest.raises(ValueError, match=told):
+        model.eval()([{"image": torch.zeros(3, 20, 4034, dtype=torch.uint8)}])
+    with pytest.raises(ValueError, match=told):
+        model.train()([make_record(), make_record(size=(20, 4034))])
+    model.padded_size = (4097, 65)
+    with pytest.raises(ValueError, match=r"an image of 9 x 9 pixels is padded to 4097 x 65"):
+        model.padded_image_size((9, 9))
+
+
+def test_direct_use_beyond_the_tables_is_refused_by_the_attention(model):
+    with pytest.raises(ValueError, match="axial attention reaches 255 positions along an axis"):
+        model.eval().raw_outputs(torch.zeros(1, 3, 33, 4097))
 
 
 def test_any_size_is_served_by_the_same_weights(model):
@@ -285,6 +311,14 @@ def test_results_are_cut_from_the_padded_image(tiny_model, make_record):
 def test_contradictory_values_name_their_key(tiny_model, key, value, message):
     with pytest.raises(ValueError, match=message):
         tiny_model(COCO, {NODE + key: value})
+
+
+def test_heads_of_the_pixel_decoder_share_its_width_alone(tiny_model):
+    part = NODE + "PIXEL_DECODER."
+    model = tiny_model(COCO, {part + "HEADS": 3, part + "WIDTH": 48})
+    assert model.pixel_decoder.stages[0][0].attention.height.heads == 3
+    with pytest.raises(ValueError, match=r"PIXEL_DECODER\.WIDTH is 64.* multiple of 24"):
+        tiny_model(COCO, {part + "HEADS": 3})
 
 
 def test_settings_come_from_the_config(tiny_model):

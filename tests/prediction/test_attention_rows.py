@@ -112,6 +112,22 @@ def test_clusters_of_kmax_are_the_largest_masks(predictor, bgr, drawn_layers):
     assert ids.shape == SHOWN
 
 
+def test_clusters_lie_where_the_masks_of_the_result_do(predictor, bgr, drawn_layers):
+    """ConvNeXt has even maps, 16, 8, 4 and 2 pixels wide, which are enlarged by their borders."""
+    tiny = predictor("kmax_convnext_tiny_coco_panoptic", ALL_SEGMENTS, side=65)
+    attention_rows(tiny, np.resize(bgr, (65, 65, 3)))
+    ((args, _),) = drawn_layers
+    with torch.no_grad():
+        outputs = tiny.model.raw_outputs(as_seen(tiny.model, np.resize(bgr, (65, 65, 3))))
+    sides = []
+    for (clusters, _), layer in zip(args[1], [*outputs["aux_outputs"], outputs], strict=True):
+        own = layer["pred_masks"][0].argmax(0)
+        sides.append(len(own))
+        nearest = F.interpolate(own[None, None].float(), (65, 65), mode="nearest-exact")[0, 0]
+        np.testing.assert_array_equal(clusters, nearest.numpy())
+    assert sides == [2, 4, 8, 16]
+
+
 def test_clusters_need_the_panoptic_result(predictor, bgr):
     with pytest.raises(ValueError, match=r"TEST\.TASKS must hold"):
         attention_rows(predictor("kmax_R50_coco_panoptic", {f"{KMAX}.TASKS": ["semantic"]}), bgr)

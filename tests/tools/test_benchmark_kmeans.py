@@ -4,6 +4,8 @@ import pytest
 
 from mask_transformers import model_zoo
 
+QUERIES = 128  # of one update
+
 
 @pytest.fixture
 def run(load_benchmark, tiny_config, monkeypatch, command_line, capsys):
@@ -30,4 +32,6 @@ def test_time_memory_and_equality_of_both_forms(run, task):
 
 
 def test_memory_of_one_form(run):
-    assert float(run("update", "--memory-of", "one-hot")) >= 0
+    large = ["--size", "641", "641", "--stride", "4"]
+    assignment = 161 * 161 * QUERIES * 4 / 2**20  # MiB of one matrix of pixels and queries
+    assert float(run("update", "--memory-of", "one-hot", *large)) > assignment

@@ -10,7 +10,7 @@ CLASSES, QUERIES, SIZE = 6, 5, (4, 7)
 
 @pytest.fixture
 def predictor():
-    return MaskPredictor(3, 8, CLASSES, hidden_dim=10, mask_dim=4)
+    return MaskPredictor(3, 8, CLASSES, mask_dim=4)
 
 
 def _inputs(images=2):
