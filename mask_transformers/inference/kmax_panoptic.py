@@ -6,6 +6,8 @@ that are still free.
 
 import torch
 
+from .segment_map import SegmentMap
+
 
 def sure_classes(
     class_logits: torch.Tensor,
@@ -56,20 +58,10 @@ def kmax_panoptic_inference(
     masks = probabilities >= pixel_threshold
     areas = masks.sum((1, 2))
     scores = scores * (probabilities * masks).sum((1, 2)) / areas.clamp(min=1)
-    segment_ids = torch.zeros(mask_logits.shape[1:], dtype=torch.int32, device=mask_logits.device)
-    segments: list[dict] = []
-    stuff_ids: dict[int, int] = {}
+    result = SegmentMap(mask_logits, thing_classes)
     for i in scores.argsort(descending=True).tolist():
-        free = masks[i] & (segment_ids == 0)
+        free = masks[i] & (result.ids == 0)
         if not areas[i] or free.sum() < overlap_threshold * areas[i]:
             continue
-        label = int(labels[i])
-        identity = stuff_ids.get(label, len(segments) + 1)
-        segment_ids[free] = identity
-        if identity <= len(segments):
-            continue
-        isthing = label in thing_classes
-        if not isthing:
-            stuff_ids[label] = identity
-        segments.append({"id": identity, "isthing": isthing, "category_id": label})
-    return segment_ids, segments
+        result.add(free, int(labels[i]))
+    return result.ids, result.segments

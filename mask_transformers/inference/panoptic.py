@@ -2,6 +2,8 @@
 
 import torch
 
+from .segment_map import SegmentMap
+
 
 def confident_queries(class_logits: torch.Tensor, threshold: float) -> torch.Tensor:
     """Indices of the queries (Q, K+1) that see an object with probability above ``threshold``."""
@@ -27,24 +29,15 @@ def panoptic_inference(
     """
     kept = confident_queries(class_logits, object_mask_threshold)
     scores, labels = class_logits[kept].softmax(-1).max(-1)
-    segment_ids = torch.zeros(mask_logits.shape[1:], dtype=torch.int32, device=mask_logits.device)
-    segments: list[dict] = []
+    result = SegmentMap(mask_logits, thing_classes)
     if not len(kept):
-        return segment_ids, segments
+        return result.ids, result.segments
     masks = mask_logits[kept].sigmoid()
     winner = (scores[:, None, None] * masks).argmax(0)
-    stuff_ids: dict[int, int] = {}
     for index, label in enumerate(labels.tolist()):
         won, solid = winner == index, masks[index] >= 0.5
         mask = won & (masks[index] >= pixel_threshold)
         if not (mask.any() and solid.any()) or won.sum() / solid.sum() < overlap_threshold:
             continue
-        identity = stuff_ids.get(label, len(segments) + 1)
-        segment_ids[mask] = identity
-        if identity <= len(segments):
-            continue
-        isthing = label in thing_classes
-        if not isthing:
-            stuff_ids[label] = identity
-        segments.append({"id": identity, "isthing": isthing, "category_id": label})
-    return segment_ids, segments
+        result.add(mask, label)
+    return result.ids, result.segments
