@@ -20,62 +20,7 @@ from ..structures import PixelFeatures
 from .input_features import channels_of, check_names
 
 AXIAL_STAGES = 2
-<<<<<<< HEAD
-=======
 AXIAL_STRIDE = 32 >> (AXIAL_STAGES - 1)  # the finest of them in an image
-EXPANSION = 4  # output channels of a block by its width
-
-
-class ResidualBlock(nn.Module):
-    """Activation, two convolutions with some exchange between pixels in their midst, shortcut."""
-
-    def __init__(self, in_channels: int, hidden: int, out_channels: int, drop_path: float) -> None:
-        """``hidden``: channels that :meth:`mix` receives."""
-        super().__init__()
-        self.conv1 = ConvNorm(in_channels, hidden, activation=F.gelu)
-        self.conv3 = ConvNorm(hidden, out_channels, scale=0.0)
-        self.shortcut = (
-            nn.Identity() if in_channels == out_channels else ConvNorm(in_channels, out_channels)
-        )
-        self.drop_path = DropPath(drop_path)
-
-    def mix(self, x: torch.Tensor) -> torch.Tensor:
-        """Exchange between pixels, (N, hidden, h, w) to the same shape."""
-        raise NotImplementedError
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, h, w) to (N, C', h, w)."""
-        x = F.gelu(x)
-        return self.drop_path(self.conv3(self.mix(self.conv1(x)))) + self.shortcut(x)
-
-
-class Bottleneck(ResidualBlock):
-    """Pixels see their neighbours."""
-
-    def __init__(self, in_channels: int, width: int, *, drop_path: float = 0.0) -> None:
-        """Gives 4 · ``width`` channels."""
-        super().__init__(in_channels, width, EXPANSION * width, drop_path)
-        self.conv2 = ConvNorm(width, width, 3, activation=F.gelu)
-
-    def mix(self, x: torch.Tensor) -> torch.Tensor:
-        """3×3 convolution."""
-        return self.conv2(x)
-
-
-class AxialBlock(ResidualBlock):
-    """Pixels see their column and row."""
-
-    def __init__(
-        self, in_channels: int, width: int, heads: int = 8, *, drop_path: float = 0.0
-    ) -> None:
-        """Keys have ``width`` channels, values twice as many; gives 4 · ``width`` channels."""
-        super().__init__(in_channels, 2 * width, EXPANSION * width, drop_path)
-        self.attention = AxialAttention(2 * width, width, 2 * width, heads)
-
-    def mix(self, x: torch.Tensor) -> torch.Tensor:
-        """Axial attention and an activation."""
-        return F.gelu(self.attention(x))
->>>>>>> kmax
 
 
 class Fuse(nn.Module):

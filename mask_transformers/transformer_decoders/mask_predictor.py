@@ -34,15 +34,9 @@ class MaskPredictor(nn.Module):
         """
         super().__init__()
         channels = pixel_channels
-<<<<<<< HEAD
         self.depthwise = ConvNorm(channels, channels, 5, groups=channels, activation=activation)
-        self.pointwise = ConvNorm(channels, hidden_dim, activation=activation)
-        self.pixel_out = ConvNorm(hidden_dim, mask_dim, bias=True)
-=======
-        self.depthwise = ConvNorm(channels, channels, 5, groups=channels, activation=F.gelu)
-        self.pointwise = ConvNorm(channels, HIDDEN_DIM, activation=F.gelu)
+        self.pointwise = ConvNorm(channels, HIDDEN_DIM, activation=activation)
         self.pixel_out = ConvNorm(HIDDEN_DIM, mask_dim, bias=True)
->>>>>>> kmax
         self.mask_embed = LinearNorm(query_dim, mask_dim)
         self.class_embed = nn.Conv1d(query_dim, num_classes + 1, 1)
         self.mask_norm = SyncNorm(1, scale=mask_scale)
