@@ -7,6 +7,7 @@ last one twice as many, as res5 keeps the stride 16 of res4.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +54,9 @@ class StageBuilder:
         axial = name in ("res4", "res5")
         drop_path = self.drop_path if name == "res5" else 0.0
         blocks: list[nn.Module] = []
-        for c, s in zip([in_channels, *[out] * (count - 1)], [stride, *[1] * (count - 1)]):
+        for c, s in zip(
+            [in_channels, *[out] * (count - 1)], [stride, *[1] * (count - 1)], strict=True
+        ):
             block = self._axial_block if axial and s == 1 else self._convolutional_block
             blocks.append(block(c, out, s, drop_path))
         layers = count if name in self.transformer_stages else 0
@@ -74,7 +77,7 @@ class StageBuilder:
 
     def steps(self, strides: Sequence[int], blocks: int) -> nn.ModuleList:
         """Steps from stride 16 on along ``strides``."""
-        pairs = zip((COARSEST, *strides), strides)
+        pairs = pairwise((COARSEST, *strides))
         return nn.ModuleList(self.step(before, stride, blocks) for before, stride in pairs)
 
     def _convolutional_block(
@@ -106,7 +109,7 @@ class StageBuilder:
 
 
 class MaXResNet(Backbone):
-    """Stages of pixels, the last ones with memory; L also has an hourglass, pretrained with them."""
+    """Stages of pixels, the last ones with memory; in L also an hourglass, pretrained with them."""
 
     @configurable
     def __init__(self, builder: StageBuilder, *, blocks: Sequence[int], stacks: int = 0) -> None:

@@ -7,4 +7,4 @@ from .maskformer import MaskFormer
 from .max_deeplab import MaXDeepLab
 from .per_pixel import PerPixelBaseline
 
-__all__ = ["DETR", "KMaXDeepLab", "Mask2Former", "MaskFormer", "MaXDeepLab", "PerPixelBaseline"]
+__all__ = ["DETR", "KMaXDeepLab", "MaXDeepLab", "Mask2Former", "MaskFormer", "PerPixelBaseline"]

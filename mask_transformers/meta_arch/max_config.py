@@ -53,7 +53,9 @@ def _check_resnet(part: CfgNode) -> None:
     if min(part.STACKS, part.DECODER_STACKS) < 0:
         raise ValueError(f"{key}.STACKS and {key}.DECODER_STACKS must not be negative")
     if "res5" not in part.TRANSFORMER_STAGES or set(part.TRANSFORMER_STAGES) - set(STAGES):
-        _refuse(f"{key}.TRANSFORMER_STAGES", '["res5"] or ["res4", "res5"]', part.TRANSFORMER_STAGES)
+        _refuse(
+            f"{key}.TRANSFORMER_STAGES", '["res5"] or ["res4", "res5"]', part.TRANSFORMER_STAGES
+        )
     if part.WIDTH < 1 or 4 * part.WIDTH % part.HEADS:
         raise ValueError(
             f"{key}.HEADS {part.HEADS} must divide 4 times {key}.WIDTH {part.WIDTH}, the width of "

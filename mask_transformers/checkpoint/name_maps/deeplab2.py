@@ -124,7 +124,7 @@ RULES: dict[str, list[Rule]] = {
         ),
         *below("", "transformer_decoder.predictor.", HEADS),
         *below("", "semantic_head.", SEMANTIC),
-    ]
+    ],
 }
 # The same for variables that are attributes themselves.
 VARIABLES: dict[str, list[Rule]] = {
@@ -132,7 +132,7 @@ VARIABLES: dict[str, list[Rule]] = {
     "KMaXDeepLab": [
         (_QUERY + "cluster_centers(?:/embeddings)?", "transformer_decoder.centers.weight"),
         (_CONVNEXT + "(?:gamma|layer_scale)", r"backbone.stages.\1.\2.gamma"),
-    ]
+    ],
 }
 
 

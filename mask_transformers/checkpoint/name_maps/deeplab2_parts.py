@@ -23,7 +23,7 @@ def separable(part: str, ours: str = "") -> dict[str, str]:
 BLOCKS = normed(
     {
         "conv1_bn_act": "conv1",
-        "conv2_bn_act": "conv2",
+        "conv2_bn(?:_act)?": "conv2",  # without in basic blocks, where it comes last
         "conv3_bn": "conv3",
         "shortcut": "shortcut",
     }

@@ -65,7 +65,9 @@ RULES: list[Rule] = [
     *below(
         "encoder/",
         "",
-        normed({"class_feature_extra": "class_projection", "mask_feature_extra": "mask_projection"}),
+        normed(
+            {"class_feature_extra": "class_projection", "mask_feature_extra": "mask_projection"}
+        ),
     ),
     *below("", "predictor.", HEADS),
     *below("", "semantic_head.", SEMANTIC),
