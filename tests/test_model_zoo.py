@@ -16,7 +16,7 @@ def test_every_model_trains_one_step_and_predicts_in_miniature(
     before = {n: p.detach().clone() for n, p in trained.items()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     # Branches that end in a norm of weight zero learn from the second step on.
-    for _ in range(2 if name.startswith("kmax") else 1):
+    for _ in range(2 if name.startswith(("kmax", "max_deeplab")) else 1):
         optimizer.zero_grad()
         losses = model.train()([make_record(2), make_record(1)])
         sum(losses.values()).backward()

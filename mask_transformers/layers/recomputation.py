@@ -27,11 +27,16 @@ def recomputed(module: nn.Module, *inputs: torch.Tensor):
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
     """Norms use the statistics of the batch as before, but don't count the batch twice."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    before = [(norm.momentum, norm.track_running_stats) for norm in norms]
+    momenta = [norm.momentum for norm in norms]
+    counts = [norm.num_batches_tracked for norm in norms]
+    before = [None if count is None else count.clone() for count in counts]
     for norm in norms:
-        norm.momentum, norm.track_running_stats = 0.0, False
+        norm.momentum = 0.0  # what the statistics move by
     try:
         yield
     finally:
-        for norm, (momentum, tracks) in zip(norms, before, strict=True):
-            norm.momentum, norm.track_running_stats = momentum, tracks
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for count, value in zip(counts, before, strict=True):
+            if count is not None and value is not None:
+                count.copy_(value)

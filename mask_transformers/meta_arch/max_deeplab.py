@@ -4,6 +4,11 @@ There is no transformer decoder behind a backbone: the memory goes through the b
 pixels, and through the decoder to stride 4 (``transformer_decoders/dual_path.py``). What is left is
 a backbone, a stacked decoder and one predictor. Masks exclude each other: one softmax over the
 slots of the memory says whose a pixel is.
+
+Losses are those that kMaX-DeepLab took over (``losses/pq_criterion.py``): the PQ-style loss, which
+is also what is matched, mask ids, instance discrimination and the semantic loss, with the weights
+3, 3, 0.3, 1 and 1. They differ in that there is one prediction, so that nothing is supervised on
+the way and the matching is that of the prediction itself, and in what the semantic head looks at.
 """
 
 from collections.abc import Sequence
