@@ -6,6 +6,7 @@ The mask-wise variant, where masks are placed one after the other, is ``kmax_pan
 import torch
 
 from .kmax_panoptic import sure_classes
+from .segment_map import SegmentMap
 
 COCO_AREA = 640 * 480  # pixels of an image that area limits are meant for
 
@@ -29,23 +30,19 @@ def max_panoptic_inference(
     ``panoptic_inference``.
     """
     index, labels, _ = sure_classes(class_logits, thing_classes, thing_threshold, stuff_threshold)
-    height, width = mask_logits.shape[1:]
-    segment_ids = torch.zeros(height, width, dtype=torch.int32, device=mask_logits.device)
-    segments: list[dict] = []
+    result = SegmentMap(mask_logits, thing_classes)
     if not len(index):
-        return segment_ids, segments
+        return result.ids, result.segments
     # The probabilities of these few, and not of all: maps may be large.
     best, owner = mask_logits[index].max(0)
     sure = (best - mask_logits.logsumexp(0)).exp() >= pixel_threshold
-    scale = height * width / COCO_AREA
+    scale = best.numel() / COCO_AREA
     for label, slots in _groups(labels.tolist(), thing_classes):
-        isthing = label in thing_classes
         mask = sure & torch.isin(owner, owner.new_tensor(slots))
-        if mask.sum() < max((thing_area if isthing else stuff_area) * scale, 1):
-            continue
-        segments.append({"id": len(segments) + 1, "isthing": isthing, "category_id": label})
-        segment_ids[mask] = len(segments)
-    return segment_ids, segments
+        smallest = thing_area if label in thing_classes else stuff_area
+        if mask.sum() >= max(smallest * scale, 1):
+            result.add(mask, label)
+    return result.ids, result.segments
 
 
 def _groups(labels: list[int], thing_classes: set[int]) -> list[tuple[int, list[int]]]:

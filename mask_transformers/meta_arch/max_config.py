@@ -32,6 +32,9 @@ def check_max(cfg: CfgNode) -> None:
         _refuse(f"{ROOT}.MATCHER", "'hungarian'", node.MATCHER)
     if node.SIZE_DIVISIBILITY < STRIDE or node.SIZE_DIVISIBILITY % STRIDE:
         _refuse(f"{ROOT}.SIZE_DIVISIBILITY", f"a multiple of {STRIDE}", node.SIZE_DIVISIBILITY)
+    padded = list(node.PADDED_SIZE)
+    if padded and (len(padded) != 2 or min(padded) < 1):
+        _refuse(f"{ROOT}.PADDED_SIZE", "[] or [height, width]", padded)
     _check_resnet(part)
     heads = node.TRANSFORMER_DECODER.HEADS
     narrow = node.HIDDEN_DIM // (2 if "res4" in part.TRANSFORMER_STAGES else 1)

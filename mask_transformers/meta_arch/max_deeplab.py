@@ -21,21 +21,20 @@ from torch import nn
 
 from ..backbones.max_resnet import DESCENT, HOURGLASS, MaXResNet, stage_builder
 from ..data.metadata import thing_classes_of
-from ..inference.instance import kmax_instance_inference
 from ..inference.max_panoptic import max_panoptic_inference
-from ..inference.semantic import kmax_semantic_inference
-from ..layers.conv_norm import LinearNorm, resize_aligned
+from ..layers.conv_norm import LinearNorm
 from ..losses.pq_criterion import PQSetCriterion
 from ..structures import DensePrediction
 from ..transformer_decoders.mask_predictor import MaskPredictor
 from ..transformer_decoders.stacked_decoder import StackedDecoder
-from .base import MaskTransformer, padded_size, resize_to_output
+from .base import padded_size
+from .exclusive_masks import ExclusiveMaskTransformer, named
 from .max_config import PanopticInference, check_max, panoptic_inference, semantic_head
 from .semantic_head import DecodedSemanticHead, SemanticHead
 
 
 @META_ARCH_REGISTRY.register()
-class MaXDeepLab(MaskTransformer):
+class MaXDeepLab(ExclusiveMaskTransformer):
     """One prediction of dense masks, matched by their PQ with the targets."""
 
     @configurable
@@ -68,7 +67,14 @@ class MaXDeepLab(MaskTransformer):
         segments, pixel- or mask-wise.
         """
         super().__init__(
-            pixel_mean=pixel_mean, pixel_std=pixel_std, size_divisibility=size_divisibility
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+            size_divisibility=size_divisibility,
+            padded_size=padded_size,
+            tasks=tasks,
+            thing_classes=thing_classes,
+            pixel_threshold=pixel_threshold,
+            detections_per_image=detections_per_image,
         )
         self.memory = nn.Embedding(memory_dim, queries)  # one column for each slot
         nn.init.trunc_normal_(self.memory.weight)
@@ -86,12 +92,7 @@ class MaXDeepLab(MaskTransformer):
         )
         self.semantic_head = semantic_head
         self.criterion = criterion
-        self.padded_size = tuple(padded_size)
-        self.tasks = tuple(tasks)
-        self.thing_classes = thing_classes
         self.panoptic_inference = panoptic_inference
-        self.pixel_threshold = pixel_threshold
-        self.detections_per_image = detections_per_image
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -125,16 +126,6 @@ class MaXDeepLab(MaskTransformer):
             "detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
         }
 
-    def padded_image_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """One more than a multiple of ``size_divisibility``, where the corners of strides meet.
-
-        ``padded_size`` where that is set and large enough.
-        """
-        if self.padded_size and size[0] <= self.padded_size[0] and size[1] <= self.padded_size[1]:
-            return self.padded_size[0], self.padded_size[1]
-        height, width = super().padded_image_size((max(size[0] - 1, 1), max(size[1] - 1, 1)))
-        return height + 1, width + 1
-
     def losses(self, batched_inputs: Sequence[dict]) -> dict[str, torch.Tensor]:
         """Weighted losses ``loss_*`` of a batch."""
         images = self.prepare_images(batched_inputs)
@@ -150,13 +141,11 @@ class MaXDeepLab(MaskTransformer):
         head. There are no ``aux_outputs``.
         """
         prediction, semantic = self._predict(images)
-        return {
-            "pred_logits": prediction.class_logits,
-            "pred_masks": prediction.mask_logits,
-            "pixel_feature": prediction.pixel_features,
-            "semantic": semantic,
-            "aux_outputs": [],
-        }
+        return {**named(prediction), "semantic": semantic, "aux_outputs": []}
+
+    def predict(self, images: torch.Tensor) -> DensePrediction:
+        """The prediction for normalised, padded ``images`` (N, 3, H, W)."""
+        return self._decode(images)[0]
 
     def _predict(self, images: torch.Tensor) -> tuple[DensePrediction, torch.Tensor]:
         """The prediction and the logits of the semantic head."""
@@ -178,31 +167,8 @@ class MaXDeepLab(MaskTransformer):
         class_query, mask_query = self.class_projection(memory), self.mask_projection(memory)
         return self.predictor(class_query, mask_query, F.relu(decoded[-1])), seen
 
-    def infer(self, batched_inputs: Sequence[dict]) -> list[dict]:
-        """Results per image, for images that are padded to one size."""
-        images = self.prepare_images(batched_inputs)
-        prediction, _ = self._decode(images.tensor)
-        padded = padded_size(images)
-        results = []
-        for i, (record, size) in enumerate(zip(batched_inputs, images.image_sizes, strict=True)):
-            output = (record.get("height", size[0]), record.get("width", size[1]))
-            masks = resize_aligned(prediction.mask_logits[i : i + 1].float(), padded)[0]
-            masks = resize_to_output(masks, padded, (size[0], size[1]), output)
-            results.append(self._results(prediction.class_logits[i].float(), masks))
-        return results
-
-    def _results(self, class_logits: torch.Tensor, masks: torch.Tensor) -> dict:
-        results: dict = {}
-        things = self.thing_classes
-        if "semantic" in self.tasks:
-            results["sem_seg"] = kmax_semantic_inference(class_logits, masks)
-        if "panoptic" in self.tasks:
-            every = set(range(class_logits.shape[-1] - 1))
-            results["panoptic_seg"] = self.panoptic_inference(
-                class_logits, masks, every if things is None else things
-            )
-        if "instance" in self.tasks or "box" in self.tasks:
-            results["instances"] = kmax_instance_inference(
-                class_logits, masks, self.detections_per_image, things, self.pixel_threshold
-            )
-        return results
+    def panoptic(
+        self, class_logits: torch.Tensor, masks: torch.Tensor, thing_classes: set[int]
+    ) -> tuple[torch.Tensor, list[dict]]:
+        """Pixel-wise or mask-wise, as chosen."""
+        return self.panoptic_inference(class_logits, masks, thing_classes)

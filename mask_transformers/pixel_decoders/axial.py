@@ -20,7 +20,6 @@ from ..structures import PixelFeatures
 from .input_features import channels_of, check_names
 
 AXIAL_STAGES = 2
-AXIAL_STRIDE = 32 >> (AXIAL_STAGES - 1)  # the finest of them in an image
 
 
 class Fuse(nn.Module):
