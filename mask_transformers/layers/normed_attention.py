@@ -28,6 +28,8 @@ class NormedAttention(nn.Module):
         """``query`` (N, C, Q), ``key`` (N, C, L), ``value`` (N, D, L) to (N, D, Q)."""
         q, k, v = (x.unflatten(1, (self.heads, -1)) for x in (query, key, value))
         similarity = torch.einsum("nhcq,nhcl->nhql", q, k)
-        weights = self.similarity_norm(similarity).float().softmax(-1).to(v.dtype)
+        logits = self.similarity_norm(similarity)
+        wide = torch.promote_types(logits.dtype, torch.float32)  # half precision is too coarse
+        weights = logits.softmax(-1, dtype=wide).to(v.dtype)
         seen = torch.einsum("nhql,nhdl->nhdq", weights, v).flatten(1, 2)
         return self.activation(self.output_norm(seen))
