@@ -35,9 +35,9 @@ def _add_model_keys(cfg: CN) -> None:
     # Width of the mask embeddings and of the mask features they are multiplied with.
     node.MASK_DIM = 256
     # Images are padded (right and bottom) to a multiple of this many pixels; 0 pads only to the
-    # largest image of the batch. kMaX-DeepLab pads to one pixel more than a multiple.
+    # largest image of the batch. MaX- and kMaX-DeepLab pad to one pixel more than a multiple.
     node.SIZE_DIVISIBILITY = 32
-    # kMaX-DeepLab: height and width that smaller images are padded to, as in the published models
+    # MaX- and kMaX-DeepLab: height and width that smaller images are padded to, as published
     # ([1281, 1281] for COCO); [] for no more than SIZE_DIVISIBILITY asks.
     node.PADDED_SIZE = []
 
@@ -115,11 +115,11 @@ def _add_model_keys(cfg: CN) -> None:
     node.LOSS.BOX_WEIGHT = 5.0
     # Weight of the generalised IoU of boxes in DETR, in the cost and in the loss.
     node.LOSS.GIOU_WEIGHT = 2.0
-    # Weight of the cross entropy over mask ids of every pixel, in kMaX-DeepLab.
+    # Weight of the cross entropy over mask ids of every pixel, in MaX- and kMaX-DeepLab.
     node.LOSS.MASK_ID_WEIGHT = 0.3
-    # Weight of pixel-wise instance discrimination, in kMaX-DeepLab.
+    # Weight of pixel-wise instance discrimination, in MaX- and kMaX-DeepLab.
     node.LOSS.INSTANCE_WEIGHT = 1.0
-    # Weight of the auxiliary semantic head, in kMaX-DeepLab.
+    # Weight of the auxiliary semantic head, in MaX- and kMaX-DeepLab.
     node.LOSS.SEMANTIC_WEIGHT = 1.0
     # Weight of no-object in the class cross entropy; not in kMaX-DeepLab, where masks decide it.
     node.LOSS.NO_OBJECT_WEIGHT = 0.1
@@ -141,9 +141,9 @@ def _add_model_keys(cfg: CN) -> None:
     node.TEST.OBJECT_MASK_THRESHOLD = 0.8
     # Panoptic, but not in DETR: segments that keep less than this share of their mask are dropped.
     node.TEST.OVERLAP_THRESHOLD = 0.8
-    # Panoptic in kMaX-DeepLab: things are dropped whose class score is below this.
+    # Panoptic in MaX- and kMaX-DeepLab: things are dropped whose class score is below this.
     node.TEST.THING_THRESHOLD = 0.7
-    # Panoptic in kMaX-DeepLab: the same for stuff.
+    # Panoptic in MaX- and kMaX-DeepLab: the same for stuff.
     node.TEST.STUFF_THRESHOLD = 0.5
     # Panoptic, instance and box in kMaX-DeepLab: a mask has the pixels that it gives at least this
     # probability.
