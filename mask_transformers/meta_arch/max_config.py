@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode
 
 from ..backbones.max_resnet import StageBuilder
+from ..backbones.max_timm import TRUNK_FEATURES
 from ..config_check import ROOT, check_config, check_masks
 from ..inference.kmax_panoptic import kmax_panoptic_inference
 from ..inference.max_panoptic import max_panoptic_inference
@@ -15,7 +16,7 @@ from .semantic_head import DecodedSemanticHead, SemanticHead
 
 PanopticInference = Callable[[torch.Tensor, torch.Tensor, set[int]], tuple[torch.Tensor, list]]
 
-BACKBONE = "build_max_resnet_backbone"
+BACKBONES = ("build_max_resnet_backbone", "build_max_timm_backbone")
 BLOCKS = ("bottleneck", "basic")
 STAGES = ["res4", "res5"]
 STRIDE = 16
@@ -26,8 +27,10 @@ def check_max(cfg: CfgNode) -> None:
     check_masks(cfg)
     check_config(cfg)
     node, part = cfg.MODEL.MASK_TRANSFORMER, cfg.MODEL.MAX_RESNET
-    if cfg.MODEL.BACKBONE.NAME != BACKBONE:
-        _refuse("MODEL.BACKBONE.NAME", repr(BACKBONE), cfg.MODEL.BACKBONE.NAME)
+    if cfg.MODEL.BACKBONE.NAME not in BACKBONES:
+        _refuse("MODEL.BACKBONE.NAME", f"one of {list(BACKBONES)}", cfg.MODEL.BACKBONE.NAME)
+    if cfg.MODEL.BACKBONE.NAME == "build_max_timm_backbone":
+        _check_timm(cfg)
     if node.MATCHER != "hungarian":
         _refuse(f"{ROOT}.MATCHER", "'hungarian'", node.MATCHER)
     if node.SIZE_DIVISIBILITY < STRIDE or node.SIZE_DIVISIBILITY % STRIDE:
@@ -66,6 +69,18 @@ def _check_resnet(part: CfgNode) -> None:
         )
     if not 0 <= part.DROP_PATH_RATE < 1:
         _refuse(f"{key}.DROP_PATH_RATE", "in [0, 1)", part.DROP_PATH_RATE)
+
+
+def _check_timm(cfg: CfgNode) -> None:
+    """What follows from a trunk that ends at stride 16 and knows no memory."""
+    if sorted(cfg.MODEL.TIMM.OUT_FEATURES) != list(TRUNK_FEATURES):
+        _refuse("MODEL.TIMM.OUT_FEATURES", str(list(TRUNK_FEATURES)), cfg.MODEL.TIMM.OUT_FEATURES)
+    part = cfg.MODEL.MAX_RESNET
+    if list(part.TRANSFORMER_STAGES) != ["res5"] or part.STACKS:
+        raise ValueError(
+            "MODEL.BACKBONE.NAME 'build_max_timm_backbone' needs MODEL.MAX_RESNET.STACKS 0 and "
+            f"TRANSFORMER_STAGES ['res5'], not {part.STACKS} and {part.TRANSFORMER_STAGES}"
+        )
 
 
 def _refuse(key: str, wanted: str, value: object) -> None:
