@@ -160,13 +160,13 @@ class MaXResNet(Backbone):
     ) -> tuple[torch.Tensor, torch.Tensor, Features]:
         """``images`` (N, 3, H, W) and ``memory`` (N, D, Q).
 
-        Returns the map with stride 16 (N, C, h, w), the memory, and the features of each stride.
+        Returns the map with stride 16 (N, C, h, w), the memory, and the stages' features by stride.
         """
         pixels = self.stem(images)
         features: Features = {}
         for name, stage in self.stages.items():
             pixels, memory = stage(pixels, memory)
-            features[STRIDES[name]] = [pixels]  # of res4 and res5 the last counts
+            features[STRIDES[name]] = pixels  # of res4 and res5 the last counts
         for step in self.steps:
             pixels, memory = step(pixels, memory, features)
         return pixels, memory, features

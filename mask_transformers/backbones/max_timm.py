@@ -54,10 +54,10 @@ class MaXTimm(Backbone):
     ) -> tuple[torch.Tensor, torch.Tensor, Features]:
         """As ``MaXResNet``."""
         features: Features = {
-            STRIDES[name]: [self.projections[name](x)] for name, x in self.trunk(images).items()
+            STRIDES[name]: self.projections[name](x) for name, x in self.trunk(images).items()
         }
-        pixels, memory = self.last(features[STRIDES["res4"]][0], memory)
-        features[STRIDES["res5"]] = [pixels]
+        pixels, memory = self.last(features[STRIDES["res4"]], memory)
+        features[STRIDES["res5"]] = pixels
         return pixels, memory, features
 
 

@@ -118,10 +118,15 @@ class LinearNorm(nn.Module):
         return x if self.activation is None else self.activation(x)
 
 
+def resize_corners(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Bilinear resizing of (N, C, h, w) whose corner pixels lie on each other (MaX-DeepLab)."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+
+
 def resize_aligned(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Bilinear resizing of (N, C, h, w) that aligns corners exactly where the width is odd.
 
-    Sizes of these systems are odd (16k + 1), where the corner pixels of all strides lie on another.
+    As kMaX-DeepLab does: in images of 32k + 1 pixels corners of all strides lie on each other.
     """
     return F.interpolate(x, size=size, mode="bilinear", align_corners=corners_align(x))
 

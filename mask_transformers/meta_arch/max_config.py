@@ -12,6 +12,7 @@ from ..backbones.max_timm import TRUNK_FEATURES
 from ..config_check import ROOT, check_config, check_masks
 from ..inference.kmax_panoptic import kmax_panoptic_inference
 from ..inference.max_panoptic import max_panoptic_inference
+from ..layers.conv_norm import resize_corners
 from .semantic_head import DecodedSemanticHead, SemanticHead
 
 PanopticInference = Callable[[torch.Tensor, torch.Tensor, set[int]], tuple[torch.Tensor, list]]
@@ -94,7 +95,7 @@ def semantic_head(
     if decoded:
         return DecodedSemanticHead(builder.channels("res2"), num_classes, activation=F.relu)
     channels = (builder.channels("res5"), builder.channels("res3"), builder.channels("res2"))
-    return SemanticHead(channels, num_classes, activation=F.relu)
+    return SemanticHead(channels, num_classes, activation=F.relu, resize=resize_corners)
 
 
 def panoptic_inference(cfg: CfgNode) -> PanopticInference:

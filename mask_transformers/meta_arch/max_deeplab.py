@@ -157,7 +157,7 @@ class MaXDeepLab(ExclusiveMaskTransformer):
         """
         memory = self.memory.weight.expand(len(images), -1, -1)  # (N, D, Q)
         pixels, memory, features = self.backbone(images, memory)
-        seen = [F.relu(x) for x in (pixels, features[8][0], features[4][0])]
+        seen = [F.relu(x) for x in (pixels, features[8], features[4])]
         decoded, memory = self.decoder(pixels, memory, features)
         if len(decoded) > 1:
             seen = [F.relu(decoded[0])]

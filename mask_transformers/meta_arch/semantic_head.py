@@ -10,13 +10,17 @@ from ..layers.aspp import ASPP
 from ..layers.conv_norm import ConvNorm, resize_aligned
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
+Resize = Callable[[torch.Tensor, tuple[int, int]], torch.Tensor]
 
 
 class _Fusion(nn.Module):
     """Upsample, join a finer feature, one separable convolution."""
 
-    def __init__(self, dim: int, fine_channels: int, fine_dim: int, act: Activation) -> None:
+    def __init__(
+        self, dim: int, fine_channels: int, fine_dim: int, act: Activation, resize: Resize
+    ) -> None:
         super().__init__()
+        self.resize = resize
         joined = dim + fine_dim
         self.project = ConvNorm(fine_channels, fine_dim, activation=act)
         self.depthwise = ConvNorm(joined, joined, 5, groups=joined, activation=act)
@@ -24,7 +28,7 @@ class _Fusion(nn.Module):
 
     def forward(self, x: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
         fine = self.project(fine)
-        x = torch.cat([resize_aligned(x, (fine.shape[-2], fine.shape[-1])), fine], dim=1)
+        x = torch.cat([self.resize(x, (fine.shape[-2], fine.shape[-1])), fine], dim=1)
         return self.pointwise(self.depthwise(x))
 
 
@@ -57,12 +61,13 @@ class SemanticHead(_PixelClassifier):
         *,
         dim: int = 256,
         activation: Activation = F.gelu,
+        resize: Resize = resize_aligned,
     ) -> None:
         """``channels`` of the coarse features and of those with stride 8 and 4."""
         super().__init__(dim, num_classes, dim=dim, activation=activation)
         self.aspp = ASPP(channels[0], dim, activation=activation)
-        self.fuse8 = _Fusion(dim, channels[1], 64, activation)
-        self.fuse4 = _Fusion(dim, channels[2], 32, activation)
+        self.fuse8 = _Fusion(dim, channels[1], 64, activation, resize)
+        self.fuse4 = _Fusion(dim, channels[2], 32, activation, resize)
 
     def forward(
         self, coarse: torch.Tensor, middle: torch.Tensor, fine: torch.Tensor

@@ -1,37 +1,32 @@
 """The stacked decoder (MaX-DeepLab, section 3.2): hourglasses over the strides 4, 8 and 16.
 
-At every step the map is resized to the next stride, added to what is known there, and goes through
-a stage, with the memory where the stage has transformers. MaX-DeepLab-S descends once, to stride 4;
-L does so twice before.
+At every step the map is resized to the next stride, added to the backbone's feature there, and goes
+through a stage, with the memory where the stage has transformers. MaX-DeepLab-S descends once, to
+stride 4; L does so twice before.
 """
-
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..layers.conv_norm import ConvNorm, resize_aligned
+from ..layers.conv_norm import ConvNorm, resize_corners
 from .dual_path import DualPathStage
 
-SKIPS = 2  # features of a stride that a step adds: one of a way down, one of a way up
-
-Features = dict[int, list[torch.Tensor]]  # stride → maps (N, C, h, w), before their activation
+Features = dict[int, torch.Tensor]  # stride → map (N, C, h, w), before its activation
 
 
 class ResizedFuse(nn.Module):
-    """Sum of a map, projected and resized, and of maps that have the size it needs."""
+    """Sum of a map, projected and resized, and of one that has the size it needs."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
         """``stride`` 2 if the map is twice as fine, 1 if it is coarser."""
         super().__init__()
         self.project = ConvNorm(in_channels, out_channels, stride=stride)
 
-    def forward(self, x: torch.Tensor, others: Sequence[torch.Tensor]) -> torch.Tensor:
-        """``x`` (N, C, h, w) and ``others`` (N, C', h', w') to (N, C', h', w')."""
-        size = (others[0].shape[2], others[0].shape[3])
-        x = resize_aligned(self.project(F.relu(x)), size)
-        return x + sum(others)
+    def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        """``x`` (N, C, h, w) and ``skip`` (N, C', h', w') to (N, C', h', w')."""
+        size = (skip.shape[2], skip.shape[3])
+        return resize_corners(self.project(F.relu(x)), size) + skip
 
 
 class DecoderStep(nn.Module):
@@ -46,11 +41,8 @@ class DecoderStep(nn.Module):
     def forward(
         self, pixels: torch.Tensor, memory: torch.Tensor, features: Features
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The map of the last step to that of this one, which joins ``features``."""
-        fused = self.fuse(pixels, features[self.stride][-SKIPS:])
-        pixels, memory = self.stage(fused, memory)
-        features[self.stride].append(pixels)
-        return pixels, memory
+        """The map of the last step to that of this one; ``features`` of the backbone's stages."""
+        return self.stage(self.fuse(pixels, features[self.stride]), memory)
 
 
 class StackedDecoder(nn.Module):
@@ -64,13 +56,9 @@ class StackedDecoder(nn.Module):
     def forward(
         self, pixels: torch.Tensor, memory: torch.Tensor, features: Features
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """What a backbone returns to maps with the finest stride, the last one last, and memory.
-
-        ``features`` are changed: the first stage replaces the last feature of its stride.
-        """
+        """What a backbone returns to maps with the finest stride, the last one last, and memory."""
         pixels, memory = self.first(pixels, memory)
-        coarsest, finest = max(features), self.steps[-1].stride
-        features[coarsest][-1] = pixels
+        finest = self.steps[-1].stride
         decoded = []
         for step in self.steps:
             pixels, memory = step(pixels, memory, features)

@@ -42,11 +42,9 @@ def test_sizes_of_the_features(large, size):
     assert set(features) == set(channels)
     for stride, maps in features.items():
         height, width = (-(-side // stride) for side in size)
-        assert {x.shape for x in maps} == {(2, channels[stride], height, width)}
-    assert pixels is features[16][-1]
-    # The hourglass goes through the strides 8, 4, 8 and 16.
-    counts = {2: 1, 4: 2, 8: 3, 16: 2} if large else dict.fromkeys(channels, 1)
-    assert {stride: len(maps) for stride, maps in features.items()} == counts
+        assert maps.shape == (2, channels[stride], height, width)
+    assert pixels.shape == features[16].shape
+    assert (pixels is features[16]) != large  # an hourglass follows
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -91,10 +89,9 @@ def _run(stage, pixels, memory):
 
 
 @torch.no_grad()
-def _fuse(step, x, *others):
+def _fuse(step, x, skip):
     y = step.fuse.project(F.relu(x))
-    size = others[0].shape[2:]
-    return sum(others, F.interpolate(y, size=size, mode="bilinear", align_corners=True))
+    return skip + F.interpolate(y, size=skip.shape[2:], mode="bilinear", align_corners=True)
 
 
 def test_the_way_through_the_large_network():
@@ -110,7 +107,7 @@ def test_the_way_through_the_large_network():
     one, two, three, four = backbone.steps
     up8, memory = _run(one.stage, _fuse(one, x, maps["res3"]), memory)
     up4, memory = _run(two.stage, _fuse(two, up8, maps["res2"]), memory)
-    down8, memory = _run(three.stage, _fuse(three, up4, maps["res3"], up8), memory)
+    down8, memory = _run(three.stage, _fuse(three, up4, maps["res3"]), memory)
     down16, memory = _run(four.stage, _fuse(four, down8, maps["res5"]), memory)
     torch.testing.assert_close(found[0], down16)
     torch.testing.assert_close(found[1], memory)

@@ -7,7 +7,13 @@ import torch.nn.functional as F
 from detectron2.utils import comm
 
 from mask_transformers.engine import launch
-from mask_transformers.layers.conv_norm import ConvNorm, LinearNorm, SyncNorm, resize_aligned
+from mask_transformers.layers.conv_norm import (
+    ConvNorm,
+    LinearNorm,
+    SyncNorm,
+    resize_aligned,
+    resize_corners,
+)
 
 LIMIT = 180  # seconds for processes that wait for each other in vain
 
@@ -146,3 +152,11 @@ def test_corners_are_aligned_where_the_width_is_odd():
     expected = F.interpolate(even, size=(13, 17), mode="bilinear", align_corners=False)
     assert torch.equal(resize_aligned(even, (13, 17)), expected)
     assert torch.equal(resize_aligned(even, (5, 4)), even)
+
+
+@pytest.mark.parametrize("width", [3, 4])
+def test_corners_are_aligned_at_any_width(width):
+    maps = torch.arange(width * 2.0).view(1, 1, 2, width)
+    found = resize_corners(maps, (3, 2 * width - 1))
+    assert torch.equal(found[..., ::2, ::2], maps)
+    torch.testing.assert_close(found[0, 0, 1, 1], maps.flatten()[[0, 1, width, width + 1]].mean())

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mask_transformers.layers.conv_norm import resize_aligned
+from mask_transformers.layers.conv_norm import resize_aligned, resize_corners
 from mask_transformers.meta_arch.semantic_head import SemanticHead
 
 CHANNELS, CLASSES = (6, 4, 3), 5
@@ -33,12 +33,13 @@ def test_widths_of_the_published_head():
     assert shapes["classes.weight"] == (134, 256, 1, 1)
 
 
-def test_coarse_maps_are_enlarged_and_joined_with_finer_ones(head):
+@pytest.mark.parametrize("resize", [resize_aligned, resize_corners])
+def test_coarse_maps_are_enlarged_and_joined_with_finer_ones(resize):
+    head = SemanticHead(CHANNELS, CLASSES, dim=8, resize=resize).eval()
     coarse, middle, fine = _features()
-    head.eval()
     x = head.aspp(coarse)
     for fuse, feature in ((head.fuse8, middle), (head.fuse4, fine)):
-        joined = [resize_aligned(x, feature.shape[2:]), fuse.project(feature)]
+        joined = [resize(x, feature.shape[2:]), fuse.project(feature)]
         x = fuse.pointwise(fuse.depthwise(torch.cat(joined, 1)))
     expected = head.classes(head.pointwise(head.depthwise(x)))
     torch.testing.assert_close(head(coarse, middle, fine), expected)
