@@ -146,7 +146,7 @@ def task_table(task: str, reports: Reports, sides: Sequence[int]) -> str:
     headings = ["map", "ms", "fitted ms (measured beside it)", "times the one before"]
     headings += ["times H·W", "times H·W·(H+W)", "MiB", "full attention, ms", "MiB"]
     a, b = (1e9 * value for value in fit)
-    formula = f"\nFitted: {a:.3g} ns · HW + {b:.3g} ns · HW·(H+W).\n"
+    formula = f"\nFitted: {a:,.1f} ns · HW + {b:,.2f} ns · HW·(H+W).\n"
     return markdown_table(headings, rows) + formula
 
 
