@@ -185,7 +185,8 @@ def main() -> None:
     args = parse_arguments()
     torch.set_num_threads(args.threads)
     if args.measure:
-        print(json.dumps(report(*args.measure, args.sizes[0], args.repeats)))
+        form, task = args.measure
+        print(json.dumps(report(form, task, args.sizes[0], args.repeats)))
         return
     reports = measure(args)
     print(counts_table(args.sizes))
