@@ -178,3 +178,23 @@ def test_the_strict_reader_and_detectron2_agree(name):
     add_mask_transformer_config(cfg)
     merge_config_file(cfg, str(model_zoo.config_file(name)))
     assert cfg.dump() == model_zoo.get_config(name).dump()
+
+
+CELLS = [n for n in model_zoo.names() if n.endswith("_small_cells_panoptic")]
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_all_systems_see_the_same_cells(name):
+    """They differ in their parts, losses and learning rates alone."""
+    cfg, model = model_zoo.get_config(name), model_zoo.get_config(CELLS[-1])
+    assert cfg.MODEL.MASK_TRANSFORMER.QUERIES == 250
+    assert cfg.MODEL.MASK_TRANSFORMER.HIDDEN_DIM == model.MODEL.MASK_TRANSFORMER.HIDDEN_DIM
+    assert (cfg.MODEL.TIMM.NAME, cfg.MODEL.TIMM.WEIGHTS) == ("tf_efficientnet_lite0", "imagenet")
+    assert cfg.INPUT == model.INPUT
+    assert cfg.SOLVER.IMS_PER_BATCH == 4
+    assert cfg.TEST.DETECTIONS_PER_IMAGE == 250
+    assert "panoptic" in cfg.MODEL.MASK_TRANSFORMER.TEST.TASKS
+
+
+def test_five_systems_have_a_config_for_cells():
+    assert len(CELLS) == 5

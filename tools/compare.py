@@ -4,13 +4,16 @@ python tools/compare.py camvid --data CAMVID --minutes 20 --output output/camvid
 python tools/compare.py pennfudan --data PENNFUDAN --minutes 25 --output output/pennfudan
 python tools/compare.py nuclei --data NUCLEI --minutes 30 --output output/nuclei
 python tools/compare.py shapes --minutes 13.5 --output output/shapes
+python tools/compare.py systems --costs --minutes 30 --output output/systems
 
 --data is a folder in a layout of docs/custom_data.md. Writes into --output: a folder for each run,
-table.md and curves.png. After an interruption the same command goes on: runs that are complete are
-kept, one that is not is resumed.
+table.md and curves.png, with --costs also costs.json: what tools/system_costs.py measures, before
+the trainings, is then in the table too. After an interruption the same command goes on: costs and
+runs that are complete are kept, a run that is not is resumed.
 """
 
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -18,6 +21,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+from cost_reports import System
+from system_costs import (
+    add_cost_arguments,
+    check_cost_arguments,
+    cost_columns,
+    measure,
+    uncounted_operations,
+)
 
 from mask_transformers.output_files import write_atomically
 from mask_transformers.visualization.comparison import comparison_table, plot_comparison
@@ -38,6 +49,7 @@ _MASK2FORMER = "mask2former/mask2former_small_"
 _MASKFORMER = "maskformer/maskformer_small_"
 _DETR = "detr/detr_small_"
 _KMAX = "kmax/kmax_small_"
+_MAX = "max_deeplab/max_deeplab_small_"
 _BASELINE = "perpixel/perpixel_baseline_"
 _PLAIN = ["MODEL.MASK_TRANSFORMER.TRANSFORMER_DECODER.MASKED", "False"]
 _SOFTMAX = ["MODEL.MASK_TRANSFORMER.TRANSFORMER_DECODER.CROSS_ATTENTION", "softmax"]
@@ -54,9 +66,28 @@ _CAMVID = [
 _CAMVID += ["INPUT.MIN_SIZE_TEST", "320", "INPUT.MAX_SIZE_TEST", "432"]
 _TASKS = "MODEL.MASK_TRANSFORMER.TEST.TASKS"
 _EVERY_TASK = [_TASKS, '["panoptic", "instance", "semantic", "box"]']
-_MASK_TASKS = [_TASKS, '["panoptic", "instance", "semantic"]']
 _DETR_TASKS = [_TASKS, '["panoptic", "instance", "box"]']
 _MASKS_AND_BOXES = [_TASKS, '["instance", "box"]']
+
+
+def five_systems(data: str) -> dict[str, Run]:
+    """Label → run of every system on the ``data``, the end of a config's name, in order of year."""
+    return {
+        "DETR": Run("DETR", _DETR + data, _DETR_TASKS),
+        "MaX-DeepLab": Run("MaX-DeepLab", _MAX + data, _EVERY_TASK),
+        "MaskFormer": Run("MaskFormer", _MASKFORMER + data, _EVERY_TASK),
+        "Mask2Former": Run("Mask2Former", _MASK2FORMER + data, _EVERY_TASK),
+        "kMaX-DeepLab": Run("kMaX-DeepLab", _KMAX + data, _EVERY_TASK),
+    }
+
+
+def with_plain_attention(run: Run, options: list[str]) -> Run:
+    """The same with ordinary cross-attention, which the ``options`` choose."""
+    label = f"{run.label}, plain cross-attention"
+    return Run(label, run.config, [*run.options, *options])
+
+
+_SHAPES = five_systems("shapes_panoptic")
 
 COMPARISONS = {
     "camvid": [
@@ -65,30 +96,20 @@ COMPARISONS = {
         Run("PerPixelBaseline+", _BASELINE + "plus_small_custom_semantic", _CAMVID),
         Run("PerPixelBaseline", _BASELINE + "small_custom_semantic", _CAMVID),
     ],
-    "nuclei": [
-        Run("Mask2Former", _MASK2FORMER + "cells_panoptic", _MASK_TASKS),
-        Run("kMaX-DeepLab", _KMAX + "cells_panoptic", _MASK_TASKS),
-    ],
+    "nuclei": list(five_systems("cells_panoptic").values()),
     "pennfudan": [
         Run("Mask2Former", _MASK2FORMER + "custom_instance", _MASKS_AND_BOXES),
         Run("DETR", _DETR + "custom_instance", _MASKS_AND_BOXES),
     ],
     "shapes": [
-        Run("Mask2Former", _MASK2FORMER + "shapes_panoptic", _EVERY_TASK),
-        Run(
-            "Mask2Former, plain cross-attention",
-            _MASK2FORMER + "shapes_panoptic",
-            [*_EVERY_TASK, *_PLAIN],
-        ),
-        Run("MaskFormer", _MASKFORMER + "shapes_panoptic", _EVERY_TASK),
-        Run("DETR", _DETR + "shapes_panoptic", _DETR_TASKS),
-        Run("kMaX-DeepLab", _KMAX + "shapes_panoptic", _EVERY_TASK),
-        Run(
-            "kMaX-DeepLab, plain cross-attention",
-            _KMAX + "shapes_panoptic",
-            [*_EVERY_TASK, *_SOFTMAX],
-        ),
+        _SHAPES["Mask2Former"],
+        with_plain_attention(_SHAPES["Mask2Former"], _PLAIN),
+        _SHAPES["MaskFormer"],
+        _SHAPES["DETR"],
+        _SHAPES["kMaX-DeepLab"],
+        with_plain_attention(_SHAPES["kMaX-DeepLab"], _SOFTMAX),
     ],
+    "systems": list(_SHAPES.values()),
 }
 
 
@@ -97,13 +118,16 @@ def folder_name(label: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", label.lower().replace("+", " plus")).strip("_")
 
 
+def task_of(run: Run) -> str:
+    """What is read of a folder, which may hold annotations that would be preferred."""
+    return run.config.rsplit("_", 1)[-1]
+
+
 def command(run: Run, args: argparse.Namespace) -> list[str]:
     """The training as a command line of ``tools/train_net.py``."""
     words = [sys.executable, str(CHECKOUT / "tools/train_net.py")]
     words += ["--config-file", str(CHECKOUT / f"configs/{run.config}.yaml")]
-    # A folder may hold annotations for several tasks, of which another one would be preferred.
-    task = run.config.rsplit("_", 1)[-1]
-    words += ["--data", args.data, "--data-task", task] if args.data else []
+    words += ["--data", args.data, "--data-task", task_of(run)] if args.data else []
     folder = args.output / folder_name(run.label)
     words += ["--resume"] if folder.exists() else []
     words += ["OUTPUT_DIR", str(folder), "SEED", "1"]
@@ -122,8 +146,44 @@ def refuse_other_budget(folder: Path, minutes: float) -> None:
         raise ValueError(f"{folder} was trained for {found} minutes: choose another --output")
 
 
-def main() -> int:
-    """Train what is not trained yet, then write the table and the curves; the exit code."""
+def costs_of(runs: list[Run], args: argparse.Namespace) -> dict[str, dict]:
+    """Label → what ``system_costs`` reports, from costs.json where that is there, else measured.
+
+    ValueError: costs.json is of other runs.
+    """
+    path = args.output / "costs.json"
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if list(found) != [run.label for run in runs]:
+            raise ValueError(f"{path} holds the costs of other runs: choose another --output")
+        return found
+    systems = {
+        run.label: System(
+            run.config, [*run.options, *args.options], args.data, task_of(run) if args.data else ""
+        )
+        for run in runs
+    }
+    measured = measure(systems, args)
+    args.output.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: file.write_text(json.dumps(measured, indent=1)))
+    return measured
+
+
+def write_results(
+    folders: dict[str, Path], costs: dict[str, dict], args: argparse.Namespace
+) -> None:
+    """Write the table and the curves, and print the table."""
+    columns = {label: cost_columns(report) for label, report in costs.items()}
+    table = comparison_table(folders, columns)
+    if costs:
+        table += "\n" + uncounted_operations(costs)
+    write_atomically(args.output / "table.md", lambda path: path.write_text(table))
+    plot_comparison(folders, args.output / "curves.png", args.minutes)
+    print(table)
+
+
+def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -133,12 +193,22 @@ def main() -> int:
     parser.add_argument("--eval-period", type=int, default=500, help="iterations")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--options", nargs="*", default=[], metavar="KEY VALUE", help="of all runs")
+    parser.add_argument("--costs", action="store_true", help="measure time and memory, too")
+    add_cost_arguments(parser.add_argument_group("with --costs"))
     args = parser.parse_args()
+    check_cost_arguments(parser, args)
+    return parser, args
+
+
+def main() -> int:
+    """Train what is not trained yet, then write the table and the curves; the exit code."""
+    parser, args = parse_arguments()
     runs = COMPARISONS[args.comparison]
     folders = {run.label: args.output / folder_name(run.label) for run in runs}
     try:
         for folder in folders.values():
             refuse_other_budget(folder, args.minutes)
+        costs = costs_of(runs, args) if args.costs else {}
     except ValueError as error:
         parser.error(str(error))
     for run in runs:
@@ -149,10 +219,7 @@ def main() -> int:
         if code:
             print(f"error: {run.label} ended with exit code {code}", file=sys.stderr)
             return code
-    table = comparison_table(folders)
-    write_atomically(args.output / "table.md", lambda path: path.write_text(table))
-    plot_comparison(folders, args.output / "curves.png", args.minutes)
-    print(table)
+    write_results(folders, costs, args)
     return 0
 
 

@@ -57,18 +57,19 @@ def random_images(count: int, size: tuple[int, int]) -> torch.Tensor:
     return torch.randn(count, 3, *size, generator=generator())
 
 
-def random_records(count: int, size: tuple[int, int], masks: int) -> list[dict]:
+def random_records(count: int, size: tuple[int, int], masks: int, classes: int = 133) -> list[dict]:
     """Training records of ``count`` images, each with ``masks`` rectangles of random classes."""
     random, (height, width) = generator(), size
     records = []
     for _ in range(count):
         instances = Instances((height, width))
-        instances.gt_classes = torch.randint(133, (masks,), generator=random)
+        instances.gt_classes = torch.randint(classes, (masks,), generator=random)
         corners = torch.randint(min(height, width) // 2, (masks, 2), generator=random)
         rectangles = torch.zeros(masks, height, width, dtype=torch.bool)
         for mask, (y, x) in zip(rectangles, corners, strict=True):
             mask[y : y + height // 3, x : x + width // 3] = True
         instances.gt_masks = BitMasks(rectangles)
+        instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         image = torch.randint(256, (3, height, width), generator=random, dtype=torch.uint8)
         records.append({"image": image, "instances": instances})
     return records

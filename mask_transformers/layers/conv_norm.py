@@ -133,4 +133,4 @@ def resize_aligned(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 def corners_align(maps: torch.Tensor) -> bool:
     """Whether corner pixels of ``maps`` (..., h, w) lie on those of other strides; else borders."""
-    return maps.shape[-1] % 2 == 1
+    return bool(maps.shape[-1] % 2 == 1)  # in a trace a size is a tensor

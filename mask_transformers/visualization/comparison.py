@@ -1,6 +1,6 @@
 """Several trainings side by side: a table of their last scores, and their curves."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -10,20 +10,36 @@ from matplotlib.figure import Figure
 from ..output_files import write_atomically
 from .training_curve import SCORES, read_metrics, series
 
+# What tables have besides, next to the score that it is a part of.
+PARTS = {"panoptic_seg/PQ_th": "PQ things", "panoptic_seg/PQ_st": "PQ stuff"}
+COLUMNS = {"panoptic_seg/PQ": SCORES["panoptic_seg/PQ"], **PARTS, **SCORES}
+NOTHING = "–"
 
-def comparison_table(runs: Mapping[str, Path]) -> str:
+
+def comparison_table(
+    runs: Mapping[str, Path], costs: Mapping[str, Mapping[str, str]] | None = None
+) -> str:
     """Markdown table of the last scores, one row a run; ``runs``: label → OUTPUT_DIR.
 
-    Errors as in ``read_metrics``.
+    ``costs``: label → heading → cell, of further columns before the scores. Errors as in
+    ``read_metrics``.
     """
     rows = {label: _last_scores(read_metrics(folder)) for label, folder in runs.items()}
-    names = [score for score in SCORES if any(score in row for row in rows.values())]
-    lines = ["| system | iterations | " + " | ".join(SCORES[name] for name in names) + " |"]
-    lines.append("| --- " * (len(names) + 2) + "|")
+    names = [score for score in COLUMNS if any(score in row for row in rows.values())]
+    costs = costs or {}
+    headings = list(dict.fromkeys(heading for cells in costs.values() for heading in cells))
+    lines = []
     for label, row in rows.items():
-        cells = [f"{row[name]:.1f}" if name in row else "–" for name in names]
-        lines.append(f"| {label} | {row['iterations']:,} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        cost = [costs.get(label, {}).get(heading, NOTHING) for heading in headings]
+        scores = [f"{row[name]:.1f}" if name in row else NOTHING for name in names]
+        lines.append([label, *cost, f"{row['iterations']:,}", *scores])
+    return markdown_table(["system", *headings, "iterations", *(COLUMNS[n] for n in names)], lines)
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table with one cell for each of the ``headings`` in every row."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def plot_comparison(runs: Mapping[str, Path], path: Path, minutes: float) -> None:
@@ -53,8 +69,8 @@ def _plot_score(axes: Axes, runs: Mapping[str, list[dict]], score: str, minutes:
 
 
 def _scores(metrics: list[dict]) -> list[tuple[str, tuple[list[int], list[float]]]]:
-    """Name, iterations and values of the main scores, in the order of ``SCORES``."""
-    return [pair for suffix in SCORES for pair in series(metrics, suffix).items()]
+    """Name, iterations and values of the scores, in the order of ``COLUMNS``."""
+    return [pair for suffix in COLUMNS for pair in series(metrics, suffix).items()]
 
 
 def _last_scores(metrics: list[dict]) -> dict:

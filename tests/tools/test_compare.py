@@ -7,15 +7,15 @@ from detectron2.modeling import build_model
 
 
 @pytest.fixture
-def tool(load_tool):
-    return load_tool("compare")
+def tool(load_benchmark):
+    return load_benchmark("compare")
 
 
 @pytest.fixture
 def run(tool, monkeypatch, tmp_path):
     """Function (exit codes) → exit code and the command lines of the trainings, which are faked."""
 
-    def call(codes, comparison="camvid"):
+    def call(codes, comparison="camvid", *further):
         commands = []
 
         class Done:
@@ -36,7 +36,8 @@ def run(tool, monkeypatch, tmp_path):
 
         monkeypatch.setattr(tool.subprocess, "run", fake)
         arguments = ["compare.py", comparison, "--data", "somewhere", "--minutes", "2"]
-        arguments += ["--output", str(tmp_path / "out"), "--options", "SOLVER.BASE_LR", "0.5"]
+        arguments += ["--output", str(tmp_path / "out"), *further]
+        arguments += ["--options", "SOLVER.BASE_LR", "0.5"]
         monkeypatch.setattr(sys, "argv", arguments)
         return tool.main(), commands
 
@@ -92,8 +93,9 @@ def test_boxes_are_scored_beside_masks(run):
         assert json.loads(tasks) == ["instance", "box"]
 
 
-def test_every_run_of_the_shapes_computes_boxes(tool, tiny_config):
-    for run in tool.COMPARISONS["shapes"]:
+@pytest.mark.parametrize("comparison", ["shapes", "systems", "nuclei"])
+def test_every_run_on_shapes_and_nuclei_computes_boxes(tool, tiny_config, comparison):
+    for run in tool.COMPARISONS[comparison]:
         cfg = tiny_config(Path(run.config).name, dict(pairs(run.options)))
         tasks = cfg.MODEL.MASK_TRANSFORMER.TEST.TASKS
         assert set(tasks) >= {"panoptic", "instance", "box"}
@@ -110,3 +112,52 @@ def test_every_run_is_a_config_that_exists(tool):
             assert (tool.CHECKOUT / f"configs/{run.config}.yaml").is_file()
         folders = [tool.folder_name(run.label) for run in runs]
         assert len(set(folders)) == len(folders)
+
+
+@pytest.mark.parametrize("comparison", ["systems", "nuclei"])
+def test_the_five_systems_are_in_the_order_of_their_years(tool, comparison):
+    labels = [run.label for run in tool.COMPARISONS[comparison]]
+    assert labels == ["DETR", "MaX-DeepLab", "MaskFormer", "Mask2Former", "kMaX-DeepLab"]
+
+
+COST = {
+    "size": {"parameters": 9e6, "idle_parameters": 0, "flops": 5e9, "uncounted": ["aten::gelu"]},
+    "inference": {"seconds": 0.5, "mib": 100.0},
+    "training": {"seconds": 2.0, "mib": 1000.0},
+}
+
+
+def test_costs_are_measured_once_and_stand_beside_the_scores(run, tool, monkeypatch, tmp_path):
+    asked = []
+
+    def fake(systems, args):
+        asked.append(systems)
+        return dict.fromkeys(systems, COST)
+
+    monkeypatch.setattr(tool, "measure", fake)
+    for _ in range(2):
+        code, _ = run([0, 0], "pennfudan", "--costs")
+        assert code == 0
+    [systems] = asked
+    assert systems["DETR"].config == "detr/detr_small_custom_instance"
+    assert (systems["DETR"].data, systems["DETR"].data_task) == ("somewhere", "instance")
+    assert systems["DETR"].options[-2:] == ["SOLVER.BASE_LR", "0.5"]
+    header, _, first, *_, last = (tmp_path / "out/table.md").read_text().splitlines()
+    assert header.startswith("| system | parameters, M | GFLOPs | inference, s |")
+    assert header.endswith("| training step, MiB | iterations | mIoU |")
+    assert first == "| Mask2Former | 9.0 | 5 | 0.5 | 100 | 2 | 1,000 | 4 | 11.0 |"
+    assert "gelu" in last
+
+
+def test_costs_of_other_runs_are_not_taken(run, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/costs.json").write_text(json.dumps({"DETR": COST}))
+    with pytest.raises(SystemExit):
+        run([0, 0], "pennfudan", "--costs")
+    assert "costs.json holds the costs of other runs" in capsys.readouterr().err
+
+
+def test_a_number_of_the_costs_must_be_positive(run, capsys):
+    with pytest.raises(SystemExit):
+        run([0], "pennfudan", "--costs", "--repeats", "0")
+    assert "--repeats must be 1 or more, not 0" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Detectors without masks, and the boxes of systems that have them, through tools/demo.py."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from mask_transformers.engine.setup import build_config
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 SIZE = (70, 50)  # width, height
 CATEGORIES = [{"id": 4, "name": "disc"}, {"id": 9, "name": "box"}]
 
@@ -38,7 +40,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def detector(load_tool, folder, tmp_path_factory, miniature_options):
     """--config-file and --weights of a miniature DETR without a mask head, which finds objects."""
-    config = load_tool("compare").CHECKOUT / "configs/detr/detr_small_custom_box.yaml"
+    config = CHECKOUT / "configs/detr/detr_small_custom_box.yaml"
     cfg = build_config(str(config), miniature_options, data=str(folder), data_task="box")
     run = tmp_path_factory.mktemp("run")
     (run / "config.yaml").write_text(cfg.dump())

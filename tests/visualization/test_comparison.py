@@ -42,6 +42,16 @@ def test_box_ap_is_told_from_mask_ap(tmp_path):
     assert row == "| A | 10 | 20.0 | 30.0 |"
 
 
+def test_things_and_stuff_and_costs_have_columns(tmp_path):
+    scores = {f"panoptic_seg/{name}": 30.0 + i for i, name in enumerate(("PQ_th", "PQ", "PQ_st"))}
+    (tmp_path / "metrics.json").write_text(json.dumps({"iteration": 9, **scores}))
+    runs = {"A": tmp_path, "B": tmp_path}
+    header, _, first, second = comparison_table(runs, {"A": {"GFLOPs": "5"}}).splitlines()
+    assert header == "| system | GFLOPs | iterations | PQ | PQ things | PQ stuff |"
+    assert first == "| A | 5 | 10 | 31.0 | 30.0 | 32.0 |"
+    assert second == "| B | – | 10 | 31.0 | 30.0 | 32.0 |"
+
+
 def test_every_score_has_its_diagram(runs, tmp_path, monkeypatch):
     drawn = []
     save = Figure.savefig
