@@ -53,7 +53,7 @@ class PQSetCriterion(nn.Module):
         """The defaults are those of kMaX-DeepLab.
 
         ``alpha`` weighs matched queries against others, ``temperature`` τ divides similarities.
-        Instance discrimination and the semantic head look at up to ``points`` pixels of an image,
+        Instance discrimination and the semantic loss look at up to ``points`` pixels of an image,
         drawn by (1 / area of its target or class) to the power of the exponent. ``background``:
         pixels without a target are background, and not void.
         """
@@ -111,7 +111,7 @@ class PQSetCriterion(nn.Module):
                 values = self._layer_losses(prediction, size, segments, matches, targets)
                 losses |= {f"loss_{name}{suffix}": value for name, value in values.items()}
             if semantic_logits is not None:
-                semantic = self._semantic_loss(semantic_logits, size, segments, targets)
+                semantic = self.semantic_loss(semantic_logits, size, segments, targets)
                 losses["loss_semantic"] = self.weights["semantic"] * semantic
         return losses
 
@@ -165,8 +165,17 @@ class PQSetCriterion(nn.Module):
         drawn = resized_values(features.float(), pixels, size)  # (C, k)
         return instance_discrimination_loss(drawn, segments.owner[pixels], self.temperature)
 
-    def _semantic_loss(self, logits: torch.Tensor, size, segments, targets) -> torch.Tensor:
-        """Mean over the sampled pixels of each image, over images."""
+    def semantic_loss(
+        self,
+        logits: torch.Tensor,
+        size: tuple[int, int],
+        segments: Sequence[Segments],
+        targets: Sequence[Targets],
+    ) -> torch.Tensor:
+        """Mean cross entropy over sampled pixels of each image, over images.
+
+        ``logits`` (N, K or K+1, h, w), compared on the grid of ``size``.
+        """
         values = []
         for maps, segment, target in zip(logits.unbind(), segments, targets, strict=True):
             areas = class_areas(target.labels, segment.areas)

@@ -5,10 +5,7 @@ pixels, and through the decoder to stride 4 (``transformer_decoders/dual_path.py
 a backbone, a stacked decoder and one predictor. Masks exclude each other: one softmax over the
 slots of the memory says whose a pixel is.
 
-Losses are those that kMaX-DeepLab took over (``losses/pq_criterion.py``): the PQ-style loss, which
-is also what is matched, mask ids, instance discrimination and the semantic loss, with the weights
-3, 3, 0.3, 1 and 1. They differ in that there is one prediction, so that nothing is supervised on
-the way and the matching is that of the prediction itself, and in what the semantic head looks at.
+Losses are those that kMaX-DeepLab took over, but for what ``losses/max_criterion.py`` says.
 """
 
 from collections.abc import Sequence
@@ -23,7 +20,7 @@ from ..backbones.max_resnet import DESCENT, HOURGLASS, MaXResNet, stage_builder
 from ..data.metadata import thing_classes_of
 from ..inference.max_panoptic import max_panoptic_inference
 from ..layers.conv_norm import LinearNorm
-from ..losses.pq_criterion import PQSetCriterion
+from ..losses.max_criterion import MaXSetCriterion
 from ..structures import DensePrediction
 from ..transformer_decoders.mask_predictor import MaskPredictor
 from ..transformer_decoders.stacked_decoder import StackedDecoder
@@ -44,7 +41,7 @@ class MaXDeepLab(ExclusiveMaskTransformer):
         backbone: MaXResNet,
         decoder: StackedDecoder,
         semantic_head: SemanticHead | DecodedSemanticHead,
-        criterion: PQSetCriterion,
+        criterion: MaXSetCriterion,
         num_classes: int,
         queries: int,
         memory_dim: int,
@@ -108,7 +105,7 @@ class MaXDeepLab(ExclusiveMaskTransformer):
                 builder.steps(HOURGLASS * part.DECODER_STACKS + DESCENT, part.DECODER_BLOCKS),
             ),
             "semantic_head": semantic_head(builder, part.DECODER_STACKS > 0, node.NUM_CLASSES),
-            "criterion": PQSetCriterion(cfg),
+            "criterion": MaXSetCriterion(cfg),
             "num_classes": node.NUM_CLASSES,
             "queries": node.QUERIES,
             "memory_dim": node.HIDDEN_DIM,
