@@ -127,7 +127,8 @@ def _add_model_keys(cfg: CN) -> None:
     # decide it.
     node.LOSS.NO_OBJECT_WEIGHT = 0.1
     # Number of points P at which Mask2Former compares masks; MaskFormer takes whole masks. In MaX-
-    # and kMaX-DeepLab the pixels drawn for instance discrimination and for the semantic head (4096).
+    # and kMaX-DeepLab the pixels drawn for instance discrimination (4096), in kMaX-DeepLab for the
+    # semantic head, too.
     node.LOSS.POINTS = 12544
     # Points drawn per point kept, for importance sampling.
     node.LOSS.OVERSAMPLE_RATIO = 3.0
