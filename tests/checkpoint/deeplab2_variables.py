@@ -58,8 +58,8 @@ def in_training(values):
     moments = {
         f"{key}{SLOT}{slot}{END}": np.full_like(value, np.nan)
         for key, value in values.items()
-        for slot in ("m", "v", "slow")
-        if not key.rpartition("/")[2].startswith("moving_")
+        for slot in ("m", "slow")
+        if key.endswith("/kernel")
     }
     return kept | moments | {key + END: np.array(7, "i8") for key in BOOKKEEPING}
 
