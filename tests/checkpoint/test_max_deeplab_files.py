@@ -124,8 +124,8 @@ WRONG = {
         "missing from the checkpoint: memory.weight",
     ),
     "shorter tables of positions": (
-        {AXIS + "_query_rpe/embeddings": np.ones((5, 16), "f4")},
-        f"shape of {AXIS}_query_rpe/embeddings: (5, 16) in the checkpoint, (509, 16) in the model",
+        {AXIS + "_query_rpe/embeddings": np.ones((5, 8), "f4")},
+        f"shape of {AXIS}_query_rpe/embeddings: (5, 8) in the checkpoint, (509, 8) in the model",
     ),
     "other classes": (
         {KERNEL: np.ones((1, 64, 20), "f4")},

@@ -136,7 +136,6 @@ def test_slots_of_max_deeplab_have_masks_once(predictor, bgr, drawn_layers, name
     tiny = predictor(name, {**ALL_SEGMENTS, f"{TEST}.MASK_WISE": mask_wise})
     (row,) = attention_rows(tiny, bgr)
     assert [title for _, title in row] == ["image", "masks, stride 4", "panoptic result"]
-    assert {panel.shape for panel, _ in row} == {row[0][0].shape}
     ((args, _),) = drawn_layers
     with torch.no_grad():
         masks = tiny.model.raw_outputs(as_seen(tiny.model, bgr))["pred_masks"][0]
