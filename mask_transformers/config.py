@@ -27,10 +27,11 @@ def _add_model_keys(cfg: CN) -> None:
     # What the class head counts: "contiguous" classes 0 to K-1, or the "dataset"'s own category ids
     # with their gaps, as in the published DETR models (K is 91 for COCO, 250 for COCO panoptic).
     node.CLASS_IDS = "contiguous"
-    # Number of queries Q: an upper bound on the segments found in one image. PerPixelBaseline has
-    # one for each class instead.
+    # Number of queries Q (slots of the memory in MaX-DeepLab): an upper bound on the segments found
+    # in one image. PerPixelBaseline has one for each class instead.
     node.QUERIES = 100
-    # Width C of the queries and of the pixel decoder, which is WIDTH in "AxialPixelDecoder".
+    # Width C of the queries and of the pixel decoder, which is WIDTH in "AxialPixelDecoder"; in
+    # MaX-DeepLab of the memory.
     node.HIDDEN_DIM = 256
     # Width of the mask embeddings and of the mask features they are multiplied with.
     node.MASK_DIM = 256
@@ -38,10 +39,10 @@ def _add_model_keys(cfg: CN) -> None:
     # largest image of the batch. MaX- and kMaX-DeepLab pad to one pixel more than a multiple.
     node.SIZE_DIVISIBILITY = 32
     # MaX- and kMaX-DeepLab: height and width that smaller images are padded to, as published
-    # ([1281, 1281] for COCO); [] for no more than SIZE_DIVISIBILITY asks.
+    # ([641, 641] and [1281, 1281] for COCO); [] for no more than SIZE_DIVISIBILITY asks.
     node.PADDED_SIZE = []
 
-    # Keys of the pixel decoder.
+    # Keys of the pixel decoder; MaX-DeepLab has none, see MODEL.MAX_RESNET.
     node.PIXEL_DECODER = CN()
     # Registered name of the pixel decoder.
     node.PIXEL_DECODER.NAME = "DeformablePixelDecoder"
@@ -67,7 +68,8 @@ def _add_model_keys(cfg: CN) -> None:
     # "AxialPixelDecoder": stochastic depth, probability of leaving out a block in training.
     node.PIXEL_DECODER.DROP_PATH_RATE = 0.0
 
-    # Keys of the transformer decoder.
+    # Keys of the transformer decoder. MaX-DeepLab has none, but reads HEADS and FFN_DIM for its
+    # dual-path transformers, and MASK_SCALE.
     node.TRANSFORMER_DECODER = CN()
     # Registered name of the transformer decoder.
     node.TRANSFORMER_DECODER.NAME = "MaskedAttentionDecoder"
@@ -81,8 +83,8 @@ def _add_model_keys(cfg: CN) -> None:
     node.TRANSFORMER_DECODER.DROPOUT = 0.1
     # "KMeansDecoder": stochastic depth, probability of leaving out an update in training.
     node.TRANSFORMER_DECODER.DROP_PATH_RATE = 0.0
-    # "KMeansDecoder": deviation of the mask logits that training starts from. A short training has
-    # no time to enlarge the published 0.1 until masks are sure.
+    # "KMeansDecoder" and MaX-DeepLab: deviation of the mask logits that training starts from. A
+    # short training has no time to enlarge the published 0.1 until masks are sure.
     node.TRANSFORMER_DECODER.MASK_SCALE = 0.1
     # "KMeansDecoder": how queries look at pixels, as cluster centres do in one "kmeans" step, or by
     # ordinary "softmax" cross-attention, an ablation.
@@ -121,37 +123,42 @@ def _add_model_keys(cfg: CN) -> None:
     node.LOSS.INSTANCE_WEIGHT = 1.0
     # Weight of the auxiliary semantic head, in MaX- and kMaX-DeepLab.
     node.LOSS.SEMANTIC_WEIGHT = 1.0
-    # Weight of no-object in the class cross entropy; not in kMaX-DeepLab, where masks decide it.
+    # Weight of no-object in the class cross entropy; not in MaX- and kMaX-DeepLab, where masks
+    # decide it.
     node.LOSS.NO_OBJECT_WEIGHT = 0.1
-    # Number of points P at which Mask2Former compares masks; MaskFormer takes whole masks. In
-    # kMaX-DeepLab the pixels drawn for instance discrimination and for the semantic head (4096).
+    # Number of points P at which Mask2Former compares masks; MaskFormer takes whole masks. In MaX-
+    # and kMaX-DeepLab the pixels drawn for instance discrimination (4096), in kMaX-DeepLab for the
+    # semantic head, too.
     node.LOSS.POINTS = 12544
     # Points drawn per point kept, for importance sampling.
     node.LOSS.OVERSAMPLE_RATIO = 3.0
     # Share of the points that are the most uncertain ones; the rest is uniformly random.
     node.LOSS.IMPORTANCE_RATIO = 0.75
-    # Whether every decoder layer is supervised, not only the last one; always in kMaX-DeepLab.
+    # Whether every decoder layer is supervised, not only the last one; always in kMaX-DeepLab, and
+    # without effect in MaX-DeepLab, which predicts once.
     node.LOSS.DEEP_SUPERVISION = True
 
     # Keys of inference.
     node.TEST = CN()
     # Results to compute: any of "panoptic", "instance", "semantic", "box"; "semantic" not in DETR.
     node.TEST.TASKS = ["panoptic"]
-    # Panoptic: queries whose class score is not above this are dropped; not in kMaX-DeepLab.
+    # Panoptic: queries whose class score is not above this are dropped; not in MaX- and
+    # kMaX-DeepLab.
     node.TEST.OBJECT_MASK_THRESHOLD = 0.8
-    # Panoptic, but not in DETR: segments that keep less than this share of their mask are dropped.
+    # Panoptic: segments that keep less than this share of their mask are dropped; not in DETR, and
+    # in MaX-DeepLab only with MASK_WISE.
     node.TEST.OVERLAP_THRESHOLD = 0.8
     # Panoptic in MaX- and kMaX-DeepLab: things are dropped whose class score is below this.
     node.TEST.THING_THRESHOLD = 0.7
     # Panoptic in MaX- and kMaX-DeepLab: the same for stuff.
     node.TEST.STUFF_THRESHOLD = 0.5
-    # Panoptic, instance and box in kMaX-DeepLab: a mask has the pixels that it gives at least this
-    # probability.
+    # Panoptic, instance and box in MaX- and kMaX-DeepLab: a mask has the pixels that it gives at
+    # least this probability.
     node.TEST.PIXEL_THRESHOLD = 0.4
     # Panoptic in MaX-DeepLab: place masks one after the other, as in kMaX-DeepLab, in place of an
     # argmax for each pixel.
     node.TEST.MASK_WISE = False
-    # Panoptic in MaX-DeepLab, pixel-wise: things of less pixels are dropped, in an image of
+    # Panoptic in MaX-DeepLab without MASK_WISE: things of fewer pixels are dropped, in an image of
     # 640x480; in proportion to the area in others.
     node.TEST.THING_AREA = 100.0
     # The same for stuff.
@@ -159,7 +166,8 @@ def _add_model_keys(cfg: CN) -> None:
 
 
 def _add_backbone_keys(cfg: CN) -> None:
-    # Keys of the backbone "build_timm_backbone".
+    # Keys of the backbone "build_timm_backbone", and of the first stages (res2 to res4) of
+    # "build_max_timm_backbone", the backbone of small MaX-DeepLab models.
     cfg.MODEL.TIMM = CN()
     # Name of a timm model that supports features_only.
     cfg.MODEL.TIMM.NAME = "tf_efficientnet_lite0"
@@ -199,7 +207,8 @@ def _add_backbone_keys(cfg: CN) -> None:
     # Recompute the blocks in the backward pass: less memory, more time, the same results.
     cfg.MODEL.CONVNEXT.ACTIVATION_CHECKPOINTING = False
 
-    # Keys of the backbone "build_max_resnet_backbone" of MaX-DeepLab, and of its decoder.
+    # Keys of the backbone "build_max_resnet_backbone" of MaX-DeepLab, and of its decoder. Of them
+    # "build_max_timm_backbone" takes the last of BLOCKS, for res5, and has no STACKS.
     cfg.MODEL.MAX_RESNET = CN()
     # Convolutional blocks: "bottleneck" with an Inception stem (MaX-DeepLab-S), or "basic" with
     # a stage at stride 2 more, as in wide ResNets (L).

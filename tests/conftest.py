@@ -1,5 +1,6 @@
 """Miniature models and synthetic records, shared by all tests; nothing outside the checkout."""
 
+import importlib.util
 import os
 import re
 from pathlib import Path
@@ -98,6 +99,21 @@ def shared():
     if not (path / "parity").is_dir():
         pytest.skip("the folder of reference outputs is not here")
     return path
+
+
+@pytest.fixture(scope="session")
+def load_tool():
+    """Function from the name of a script in tools/ to the module."""
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(
+            f"tool_{name}", CHECKOUT / "tools" / f"{name}.py"
+        )
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -172,7 +172,57 @@ def test_kmax_decays_weights_alone(tiny_config, tiny_model):
     assert rates == {(5e-4, 0.05), (5e-5, 0.05), (5e-4, 0.0), (5e-5, 0.0)}
 
 
-@pytest.mark.parametrize("name", [*NAMES, *DETR, *KMAX])
+# Kind of blocks, blocks, memory, learning rate.
+MAX = {
+    "max_deeplab_S_coco_panoptic": ("bottleneck", [3, 4, 6, 3], 256, 0.001),
+    "max_deeplab_L_coco_panoptic": ("basic", [3, 6, 3, 3], 512, 0.0003),
+}
+
+
+@pytest.mark.parametrize("name", MAX)
+def test_recipes_of_max_deeplab(name):
+    cfg = model_zoo.get_config(name)
+    node, part, solver, lsj = (
+        cfg.MODEL.MASK_TRANSFORMER, cfg.MODEL.MAX_RESNET, cfg.SOLVER, cfg.INPUT.LSJ
+    )  # fmt: skip
+    assert MAX[name] == (part.BLOCK, part.BLOCKS, node.HIDDEN_DIM, solver.BASE_LR)
+    assert (solver.MAX_ITER, solver.IMS_PER_BATCH, node.QUERIES) == (100000, 64, 128)
+    assert (lsj.IMAGE_SIZE, *node.PADDED_SIZE) == (641, 641, 641)
+    assert cfg.INPUT.MAX_SIZE_TEST <= 641
+    assert part.ACTIVATION_CHECKPOINTING
+    assert (node.TEST.THING_AREA, node.TEST.STUFF_AREA, node.TEST.MASK_WISE) == (100, 1600, False)
+    assert cfg.MODEL.BACKBONE.NAME == "build_max_resnet_backbone"
+    assert class_count(MetadataCatalog.get(cfg.DATASETS.TRAIN[0])) == node.NUM_CLASSES
+
+
+# The small configs → those whose data and schedule they have.
+SMALL_MAX = {
+    f"max_deeplab_small_{data}": f"mask2former_small_{data}"
+    for data in (
+        "shapes_panoptic", "custom_panoptic", "custom_instance", "custom_semantic", "cells_panoptic"
+    )
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMALL_MAX)
+def test_small_configs_of_max_deeplab(name):
+    cfg, other = model_zoo.get_config(name), model_zoo.get_config(SMALL_MAX[name])
+    assert cfg.MODEL.META_ARCHITECTURE == "MaXDeepLab"
+    assert cfg.MODEL.BACKBONE.NAME == "build_max_timm_backbone"
+    assert tuple(cfg.MODEL.TIMM.OUT_FEATURES) == ("res2", "res3", "res4")
+    assert (cfg.MODEL.TIMM.NAME, cfg.MODEL.TIMM.WEIGHTS) == (other.MODEL.TIMM.NAME, "imagenet")
+    node, theirs = cfg.MODEL.MASK_TRANSFORMER, other.MODEL.MASK_TRANSFORMER
+    assert (node.QUERIES, node.NUM_CLASSES) == (theirs.QUERIES, theirs.NUM_CLASSES)
+    assert node.TEST.TASKS == theirs.TEST.TASKS
+    assert (node.SIZE_DIVISIBILITY, node.PADDED_SIZE) == (16, [])
+    assert cfg.SOLVER.IMS_PER_BATCH >= 2  # for batch norms of one value an image
+    assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER) == (
+        other.SOLVER.IMS_PER_BATCH, other.SOLVER.MAX_ITER
+    )  # fmt: skip
+    assert (cfg.DATASETS, cfg.INPUT) == (other.DATASETS, other.INPUT)
+
+
+@pytest.mark.parametrize("name", [*NAMES, *DETR, *KMAX, *MAX, *SMALL_MAX])
 def test_the_strict_reader_and_detectron2_agree(name):
     cfg = get_cfg()
     add_mask_transformer_config(cfg)

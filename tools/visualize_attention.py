@@ -4,7 +4,7 @@
         --weights output/demo/train/model_final.pth --input photo.jpg folder/ --output seen/
 
 Of Mask2Former, where the surest queries may attend in each layer; of DETR, how much they do; of
-kMaX-DeepLab, which cluster each pixel belongs to.
+kMaX-DeepLab, which cluster each pixel belongs to, and of MaX-DeepLab, which slot of the memory.
 """
 
 import argparse

@@ -21,7 +21,7 @@ _ATTRIBUTE = "/.ATTRIBUTES/VARIABLE_VALUE"  # ends names of object-based checkpo
 # What no model needs: the graph of Python objects, counters, and the state of optimizers.
 _BOOKKEEPING = re.compile(
     r"_CHECKPOINTABLE_OBJECT_GRAPH$|(?:save_counter|global_step)(?:/|$)"
-    r"|(?:.*/)?_?optimizer/|.*/\.OPTIMIZER_SLOT/"
+    r"|(?:.*/)?(?:\w*_)?optimizer/|.*/\.OPTIMIZER_SLOT/"
 )
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER, _TRAILER = 48, 5  # bytes at the end of the table and of its blocks

@@ -75,6 +75,8 @@ def attention_rows(
 def clusters(view: View, queries: int) -> Rows:
     """One row: every pixel with the query whose mask it belongs to; ``queries`` has no meaning.
 
+    kMaX-DeepLab has masks in every layer, MaX-DeepLab at the end alone.
+
     ValueError: the config does not ask for the panoptic result, by which clusters are coloured.
     """
     outputs = view.model.raw_outputs(view.images)
@@ -83,7 +85,8 @@ def clusters(view: View, queries: int) -> Rows:
         raise ValueError('MODEL.MASK_TRANSFORMER.TEST.TASKS must hold "panoptic" to draw clusters')
     ids, segments = results["panoptic_seg"]
     masks = [prediction["pred_masks"][0] for prediction in (*outputs["aux_outputs"], outputs)]
-    names = [f"layer {i}" for i in range(1, len(masks))] + ["last masks"]
+    names = [f"layer {i}" for i in range(1, len(masks))]
+    names.append("last masks" if names else "masks")
     layers = [
         (view.place(mask.argmax(0), corners_align(mask)), f"{name}, {view.stride(mask.shape[-1])}")
         for name, mask in zip(names, masks, strict=True)
@@ -165,6 +168,7 @@ def recorded_inputs(modules: Iterable[nn.Module]) -> Iterator[list[tuple]]:
 SYSTEMS: dict[str, Callable[[View, int], Rows]] = {
     "DETR": encoder_decoder_attention,
     "KMaXDeepLab": clusters,
+    "MaXDeepLab": clusters,
     "Mask2Former": masked_attention,
 }
 

@@ -26,7 +26,7 @@ def place(
 
     The map is cut to the ``image``, whose padding is at its right and bottom, and that is resized
     to the ``output``. ``aligned``: the corner pixels of map and padded image lie on another, as in
-    kMaX-DeepLab with maps of an odd width; else the borders do.
+    MaX- and kMaX-DeepLab with maps of an odd width; else the borders do.
     """
     sizes = zip(maps.shape[-2:], padded, image, output, strict=True)
     rows, columns = (_nearest(*size, aligned) for size in sizes)

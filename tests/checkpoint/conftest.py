@@ -108,7 +108,7 @@ def write_tensorflow():
     """
 
     def write(prefix, values, *, shards=1, compression=0, endianness=0):
-        table, data = {b"": _field(1, shards) + _field(2, endianness)}, b""
+        table, data = {b"": _field(1, shards) + _field(2, endianness)}, bytearray()
         for name, value in sorted(values.items()):
             shape = b"".join(_field(2, _field(1, side)) for side in value.shape)
             parts = _field(1, TYPES[value.dtype.str[1:]]), _field(2, shape)
@@ -140,8 +140,8 @@ def _field(number, value):
 
 
 def _block(entries, compression):
-    data = b""
+    data = bytearray()
     for key, value in entries.items():
         data += _varint(0) + _varint(len(key)) + _varint(len(value)) + key + value
     data += bytes(4) + (1).to_bytes(4, "little") + bytes([compression])
-    return data + tensorflow._checksum(data)
+    return bytes(data + tensorflow._checksum(data))

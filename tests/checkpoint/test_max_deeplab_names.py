@@ -1,23 +1,17 @@
-"""The published checkpoints of MaX-DeepLab: all keys and TensorFlow shapes, in deeplab2_manifests/.
+"""Names and layouts of the published checkpoints of MaX-DeepLab."""
 
-``{a,b}`` in a key stands for what it lists; a shape follows each key.
-"""
-
-import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from deeplab2_variables import NAMES, manifest, variables
 from detectron2.modeling import build_model
 
 from mask_transformers import model_zoo
 from mask_transformers.checkpoint import CheckpointMismatchError, load_official_state_dict
 from mask_transformers.checkpoint.name_maps import native_name, to_native_names
 
-FOLDER = Path(__file__).parent / "deeplab2_manifests"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.txt"))
 SYSTEM = "MaXDeepLab"
 S = "max_deeplab_S_coco_panoptic"
 _STAGE, _OURS = "encoder/_stage5/", "backbone.stages.res5."
@@ -65,37 +59,6 @@ FACTS = {
 }
 
 
-def _expanded(name):
-    match = re.search(r"\{([^}]*)\}", name)
-    if not match:
-        return [name]
-    parts = [name[: match.start()] + one + name[match.end() :] for one in match[1].split(",")]
-    return [tensor for part in parts for tensor in _expanded(part)]
-
-
-def _manifest(name):
-    """Checkpoint key → shape."""
-    shapes = {}
-    for line in (FOLDER / f"{name}.txt").read_text().splitlines():
-        keys, shape = line.split("\t")
-        shapes |= dict.fromkeys(_expanded(keys), tuple(map(int, shape.split(","))))
-    return shapes
-
-
-def _to_tensorflow(key, value):
-    """A tensor of ours in TensorFlow's layout."""
-    leaf = key.rpartition("/")[2]
-    if leaf == "depthwise_kernel":
-        return value.permute(2, 3, 0, 1)
-    if leaf == "qkv_kernel":
-        return value[..., 0].T
-    if leaf == "kernel":
-        if "/_pixel_" in key:  # of rows of pixels
-            value = value[..., 0]
-        return value.permute(*range(2, value.dim()), 1, 0)
-    return value.T[None] if leaf == "memory_feature" else value
-
-
 def test_names():
     assert {name: native_name(SYSTEM, name) for name in FACTS} == FACTS
     keys = {f"{name}/.ATTRIBUTES/VARIABLE_VALUE": ours for name, ours in FACTS.items()}
@@ -108,7 +71,7 @@ def test_every_tensor_is_covered_and_none_left_over(name):
     cfg.MODEL.DEVICE = "meta"
     with torch.device("meta"):  # no memory, no time for random numbers
         model = build_model(cfg)
-        official = {key: torch.empty(shape) for key, shape in _manifest(name).items()}
+        official = {key: torch.empty(shape) for key, shape in manifest(name).items()}
     native = to_native_names(SYSTEM, official)
     assert {key: tuple(value.shape) for key, value in native.items()} == {
         key: tuple(value.shape) for key, value in model.state_dict().items()
@@ -119,19 +82,14 @@ def test_every_tensor_is_covered_and_none_left_over(name):
 def test_manifests_are_those_of_the_official_models(shared, name):
     lines = (shared / f"parity/manifests/{name}.tsv").read_text().splitlines()
     official = {line.split("\t")[3]: line.split("\t")[1] for line in lines}
-    found = {key: ",".join(map(str, shape)) for key, shape in _manifest(name).items()}
+    found = {key: ",".join(map(str, shape)) for key, shape in manifest(name).items()}
     assert found == official
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_values_arrive_where_they_belong(name, tiny_model):
     model, other = tiny_model(name), tiny_model(name)
-    state = model.state_dict()
-    theirs = {}
-    for key in _manifest(name):
-        ours = native_name(SYSTEM, key)
-        if ours in state:  # the miniature has fewer blocks
-            theirs[key] = _to_tensorflow(key, state[ours]).numpy()
+    state, theirs = model.state_dict(), variables(name, model)
     report = load_official_state_dict(other, theirs)
     assert not report.unexpected
     loaded = other.state_dict()

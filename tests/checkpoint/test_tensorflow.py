@@ -128,6 +128,7 @@ def test_bookkeeping_is_left_out(write_tensorflow, tmp_path):
         f"encoder/kernel{end}",
         f"encoder/kernel/.OPTIMIZER_SLOT/optimizer/average{end}",
         f"optimizer/learning_rate{end}",
+        f"backup_optimizer/_optimizer/iter{end}",
         f"save_counter{end}",
         f"global_step{end}",
         "global_step",

@@ -13,8 +13,10 @@ from mask_transformers.prediction.attention_rows import SYSTEMS, attention_rows,
 from mask_transformers.visualization.overlay import READABLE_SIDE
 
 SHOWN = (64, 96)  # height, width: small enough to be shown as it is
-KMAX = "MODEL.MASK_TRANSFORMER.TEST"
-ALL_SEGMENTS = {f"{KMAX}.{name}_THRESHOLD": 0.0 for name in ("THING", "STUFF", "PIXEL", "OVERLAP")}
+TEST = "MODEL.MASK_TRANSFORMER.TEST"
+ALL_SEGMENTS = {f"{TEST}.{name}_THRESHOLD": 0.0 for name in ("THING", "STUFF", "PIXEL", "OVERLAP")}
+ALL_SEGMENTS |= {f"{TEST}.{name}_AREA": 0.0 for name in ("THING", "STUFF")}
+MAX = [f"max_deeplab_{size}_coco_panoptic" for size in "SL"]
 
 
 @pytest.fixture
@@ -128,9 +130,27 @@ def test_clusters_lie_where_the_masks_of_the_result_do(predictor, bgr, drawn_lay
     assert sides == [2, 4, 8, 16]
 
 
-def test_clusters_need_the_panoptic_result(predictor, bgr):
+@pytest.mark.parametrize("mask_wise", [False, True])
+@pytest.mark.parametrize("name", MAX)
+def test_slots_of_max_deeplab_have_masks_once(predictor, bgr, drawn_layers, name, mask_wise):
+    tiny = predictor(name, {**ALL_SEGMENTS, f"{TEST}.MASK_WISE": mask_wise})
+    (row,) = attention_rows(tiny, bgr)
+    assert [title for _, title in row] == ["image", "masks, stride 4", "panoptic result"]
+    ((args, _),) = drawn_layers
+    with torch.no_grad():
+        masks = tiny.model.raw_outputs(as_seen(tiny.model, bgr))["pred_masks"][0]
+    assert masks.shape[1:] == (17, 25)  # 65 × 97 pixels, with their corners on those of the map
+    [(slots, _)] = args[1]
+    np.testing.assert_array_equal(slots[::4, ::4], masks.argmax(0)[:16, :24])
+    ids, segments = args[3]
+    assert segments, "a picture without segments would test nothing"
+    assert ids.shape == SHOWN
+
+
+@pytest.mark.parametrize("name", ["kmax_R50_coco_panoptic", MAX[0]])
+def test_clusters_need_the_panoptic_result(predictor, bgr, name):
     with pytest.raises(ValueError, match=r"TEST\.TASKS must hold"):
-        attention_rows(predictor("kmax_R50_coco_panoptic", {f"{KMAX}.TASKS": ["semantic"]}), bgr)
+        attention_rows(predictor(name, {f"{TEST}.TASKS": ["semantic"]}), bgr)
 
 
 def test_attention_of_detr_is_scaled(predictor, bgr, drawn_layers):

@@ -1,6 +1,5 @@
-"""The tools are scripts, loaded from their files; a miniature model with random weights."""
+"""What tests of the tools share: a miniature model with random weights, command lines."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -26,19 +25,6 @@ MINIATURE = {
     "MODEL.MASK_TRANSFORMER.TEST.OVERLAP_THRESHOLD": 0.0,
     "INPUT.MIN_SIZE_TEST": 64,
 }
-
-
-@pytest.fixture(scope="session")
-def load_tool():
-    """Function from the name of a script in tools/ to the module."""
-
-    def load(name):
-        spec = importlib.util.spec_from_file_location(f"tool_{name}", TOOLS / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def test_systems_without_a_picture_are_refused(tool, photos, tmp_path, capsys):
     assert tool.main(["--config-file", str(config), "--input", str(photos), *output]) == 1
     error = capsys.readouterr().err
     assert "MODEL.META_ARCHITECTURE is 'MaskFormer'" in error
-    assert "DETR, KMaXDeepLab, Mask2Former" in error
+    assert "DETR, KMaXDeepLab, MaXDeepLab, Mask2Former" in error
 
 
 @pytest.mark.parametrize(

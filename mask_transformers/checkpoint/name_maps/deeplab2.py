@@ -17,6 +17,7 @@ two forms are likely both are understood. Loading is strict: a name that is othe
 """
 
 import re
+from functools import cache
 
 import torch
 
@@ -149,10 +150,16 @@ def native_name(system: str, name: str) -> str:
         if match := re.fullmatch(pattern, path):
             return match.expand(ours)
     place, _, leaf = path.rpartition("/")
-    for pattern, ours in RULES.get(system, []):
-        if leaf in LEAVES and (match := re.fullmatch(pattern, place)):
+    for rule, ours in _compiled_rules(system) if leaf in LEAVES else ():
+        if match := rule.fullmatch(place):
             return f"{match.expand(ours)}.{LEAVES[leaf]}"
     return name
+
+
+@cache
+def _compiled_rules(system: str) -> list[tuple[re.Pattern, str]]:
+    """RULES has more patterns than ``re`` keeps compiled, and is searched for every variable."""
+    return [(re.compile(pattern), ours) for pattern, ours in RULES.get(system, [])]
 
 
 def native_layout(native: str, name: str, value: torch.Tensor) -> torch.Tensor:
