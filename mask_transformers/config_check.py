@@ -27,6 +27,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "TRANSFORMER_DECODER.LAYERS": (1, math.inf),
     "TRANSFORMER_DECODER.HEADS": (1, math.inf),
     "TRANSFORMER_DECODER.FFN_DIM": (1, math.inf),
+    "TRANSFORMER_DECODER.MASK_SCALE": (0, math.inf),
     "LOSS.CLASS_WEIGHT": (0, math.inf),
     "LOSS.MASK_WEIGHT": (0, math.inf),
     "LOSS.DICE_WEIGHT": (0, math.inf),
@@ -44,6 +45,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "TEST.THING_THRESHOLD": (0, 1),
     "TEST.STUFF_THRESHOLD": (0, 1),
     "TEST.PIXEL_THRESHOLD": (0, 1),
+    "TEST.THING_AREA": (0, math.inf),
+    "TEST.STUFF_AREA": (0, math.inf),
 }
 
 

@@ -179,7 +179,15 @@ def build_max_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> MaXResNet
 
 
 def stage_builder(cfg: CfgNode) -> StageBuilder:
-    """Builder of the stages of the backbone and the decoder."""
+    """Builder of the stages of the backbone and the decoder.
+
+    ValueError: another meta-architecture, which would not give the backbone a memory.
+    """
+    if cfg.MODEL.META_ARCHITECTURE != "MaXDeepLab":
+        raise ValueError(
+            f"MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME!r} takes memory beside images, which "
+            f"only MaXDeepLab has, not MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r}"
+        )
     part, node = cfg.MODEL.MAX_RESNET, cfg.MODEL.MASK_TRANSFORMER
     return StageBuilder(
         basic=part.BLOCK == "basic",

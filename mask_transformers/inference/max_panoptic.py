@@ -24,7 +24,8 @@ def max_panoptic_inference(
     """Segments from a pixel-wise argmax over the slots whose class is sure enough.
 
     class_logits (Q, K+1); mask_logits (Q, H, W), whose softmax over all slots says whose a pixel
-    is. A pixel with less than ``pixel_threshold`` stays void. Stuff of one class is one segment.
+    is. A pixel goes to the most probable of the sure slots, even where an unsure one has more. It
+    stays void with less than ``pixel_threshold``. Stuff of one class is one segment.
     Things with less than ``thing_area`` pixels and stuff with less than ``stuff_area`` are left
     out: numbers for an image of 640×480, for others in proportion to their area. Returns as
     ``panoptic_inference``.

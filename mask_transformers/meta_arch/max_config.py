@@ -37,8 +37,10 @@ def check_max(cfg: CfgNode) -> None:
     if node.SIZE_DIVISIBILITY < STRIDE or node.SIZE_DIVISIBILITY % STRIDE:
         _refuse(f"{ROOT}.SIZE_DIVISIBILITY", f"a multiple of {STRIDE}", node.SIZE_DIVISIBILITY)
     padded = list(node.PADDED_SIZE)
-    if padded and (len(padded) != 2 or min(padded) < 1):
-        _refuse(f"{ROOT}.PADDED_SIZE", "[] or [height, width]", padded)
+    step = node.SIZE_DIVISIBILITY
+    if padded and (len(padded) != 2 or min(padded) < 1 or any((x - 1) % step for x in padded)):
+        wanted = f"[] or [height, width], each one more than a multiple of {step}"
+        _refuse(f"{ROOT}.PADDED_SIZE", wanted, padded)
     _check_resnet(part)
     heads = node.TRANSFORMER_DECODER.HEADS
     narrow = node.HIDDEN_DIM // (2 if "res4" in part.TRANSFORMER_STAGES else 1)
@@ -63,7 +65,7 @@ def _check_resnet(part: CfgNode) -> None:
         _refuse(
             f"{key}.TRANSFORMER_STAGES", '["res5"] or ["res4", "res5"]', part.TRANSFORMER_STAGES
         )
-    if part.WIDTH < 1 or 4 * part.WIDTH % part.HEADS:
+    if min(part.WIDTH, part.HEADS) < 1 or 4 * part.WIDTH % part.HEADS:
         raise ValueError(
             f"{key}.HEADS {part.HEADS} must divide 4 times {key}.WIDTH {part.WIDTH}, the width of "
             "the narrowest keys"

@@ -1,9 +1,9 @@
 """MaX-DeepLab (Wang et al., CVPR 2021): masks from an image, end to end, by a dual path.
 
 There is no transformer decoder behind a backbone: the memory goes through the backbone beside the
-pixels, and through the decoder to stride 4 (``transformer_decoders/dual_path.py``). What is left is
-a backbone, a stacked decoder and one predictor. Masks exclude each other: one softmax over the
-slots of the memory says whose a pixel is.
+pixels, and through stages of the decoder with stride 16 (``transformer_decoders/dual_path.py``).
+What is left is a backbone, a stacked decoder and one predictor. Masks exclude each other: one
+softmax over the slots of the memory says whose a pixel is.
 
 Losses are those that kMaX-DeepLab took over, but for what ``losses/max_criterion.py`` says.
 """
@@ -153,7 +153,8 @@ class MaXDeepLab(ExclusiveMaskTransformer):
         """The prediction and what the semantic head looks at.
 
         That is not what masks are made of: the backbone's features, or the first map with stride 4
-        that a decoder with several makes.
+        that a decoder with several makes (as the paper has it for L; names and shapes of its
+        published checkpoint fit others, too).
         """
         memory = self.memory.weight.expand(len(images), -1, -1)  # (N, D, Q)
         pixels, memory, features = self.backbone(images, memory)

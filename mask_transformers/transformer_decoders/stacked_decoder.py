@@ -3,6 +3,9 @@
 At every step the map is resized to the next stride, added to the backbone's feature there, and goes
 through a stage, with the memory where the stage has transformers. MaX-DeepLab-S descends once, to
 stride 4; L does so twice before.
+
+Features of earlier steps are not added: names and shapes of the checkpoint of L would allow that,
+but sums of sums grow so fast that float32 no longer gives reproducible masks.
 """
 
 import torch

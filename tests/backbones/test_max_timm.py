@@ -38,11 +38,11 @@ def test_features_keep_corners_on_corners(backbone, size):
     with torch.no_grad():
         pixels, after, features = backbone(images, memory)
     assert after.shape == memory.shape
-    assert {stride: [tuple(x.shape) for x in maps] for stride, maps in features.items()} == {
-        stride: [(2, channels, *(-(-side // stride) for side in size))]
+    assert {stride: tuple(x.shape) for stride, x in features.items()} == {
+        stride: (2, channels, *(-(-side // stride) for side in size))
         for stride, channels in ((4, 32), (8, 64), (16, 256))
     }
-    assert pixels is features[16][0]
+    assert pixels is features[16]
 
 
 def test_built_from_a_config(backbone, tiny_config):
@@ -67,7 +67,7 @@ def test_memory_and_pixels_reach_each_other(backbone):
     assert not torch.allclose(pixels, told, atol=1e-4)
     assert not torch.allclose(after, seen, atol=1e-4)
     for stride in (4, 8):  # what comes before does not know the memory
-        assert torch.equal(features[stride][0], same[stride][0])
+        assert torch.equal(features[stride], same[stride])
 
 
 def test_gradients_reach_every_parameter(backbone):

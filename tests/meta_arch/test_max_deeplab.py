@@ -117,6 +117,7 @@ def test_images_of_any_size(tiny_model, size):
     model = tiny_model(S).eval()
     height, width = model.padded_image_size(size)
     assert height % 16 == width % 16 == 1
+    assert min(height, width) > 16
     assert size[0] <= height < size[0] + 17
     with torch.no_grad():
         [result] = model([{"image": torch.randint(0, 256, (3, *size)).float()}])
@@ -155,7 +156,12 @@ def test_both_kinds_of_panoptic_inference(tiny_model, mask_wise):
         ("MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.BACKBONE.NAME"),
         (NODE + "MATCHER", "fixed", "MATCHER"),
         (NODE + "SIZE_DIVISIBILITY", 24, "SIZE_DIVISIBILITY"),
-        (NODE + "PADDED_SIZE", [5], "PADDED_SIZE"),
+        (NODE + "PADDED_SIZE", [17], "PADDED_SIZE"),
+        (NODE + "PADDED_SIZE", [64, 65], "PADDED_SIZE.* more than a multiple of 16"),
+        (NODE + "TEST.THING_AREA", -1.0, "THING_AREA"),
+        (NODE + "TEST.STUFF_AREA", -1.0, "STUFF_AREA"),
+        (NODE + "TRANSFORMER_DECODER.MASK_SCALE", -1.0, "MASK_SCALE"),
+        (RESNET + "HEADS", 0, "MAX_RESNET.HEADS 0"),
         (NODE + "TRANSFORMER_DECODER.HEADS", 64, "HEADS 64"),
         (RESNET + "BLOCK", "wide", "MAX_RESNET.BLOCK .*'wide'"),
         (RESNET + "BLOCKS", [1, 2], "MAX_RESNET.BLOCKS"),
@@ -171,3 +177,34 @@ def test_contradictory_keys_are_refused(tiny_config, key, value, message):
     cfg.merge_from_list([key, value])
     with pytest.raises(ValueError, match=message):
         build_model(cfg)
+
+
+def test_other_systems_cannot_take_the_backbone(tiny_config):
+    cfg = tiny_config("mask2former_R50_coco_panoptic")
+    cfg.MODEL.BACKBONE.NAME = "build_max_resnet_backbone"
+    with pytest.raises(ValueError, match=r"MODEL.BACKBONE.NAME.*takes memory"):
+        build_model(cfg)
+
+
+def test_drop_path_and_checkpointing_reach_the_blocks(tiny_config):
+    keys = {RESNET + "DROP_PATH_RATE": 0.25, RESNET + "ACTIVATION_CHECKPOINTING": True}
+    model = build_model(tiny_config(S, keys))
+    stage = model.backbone.stages["res5"]
+    for part in (*stage.blocks, *stage.transformers, *model.decoder.first.transformers):
+        assert part.drop_path.drop_prob == 0.25
+    assert all(block.drop_path.drop_prob == 0 for block in model.backbone.stages["res4"].blocks)
+    assert stage.activation_checkpointing
+    assert not model.backbone.stages["res3"].activation_checkpointing
+
+
+def test_values_of_the_config_arrive(tiny_config):
+    keys = {
+        NODE + "TRANSFORMER_DECODER.MASK_SCALE": 0.5,
+        NODE + "TEST.PIXEL_THRESHOLD": 0.3,
+        NODE + "SIZE_DIVISIBILITY": 48,
+        "TEST.DETECTIONS_PER_IMAGE": 7,
+    }
+    model = build_model(tiny_config(S, keys))
+    assert model.predictor.mask_norm.weight.item() == 0.5
+    assert (model.pixel_threshold, model.detections_per_image) == (0.3, 7)
+    assert model.padded_image_size((50, 20)) == (97, 49)
