@@ -73,7 +73,7 @@ def test_memory_and_pixels_reach_each_other(backbone):
 def test_gradients_reach_every_parameter(backbone):
     images, memory = _inputs(backbone, images=2)
     pixels, after, features = backbone.train()(images, memory.requires_grad_())
-    sum(x.square().mean() for x in (pixels, after, features[4][0], features[8][0])).backward()
+    sum(x.square().mean() for x in (pixels, after, features[4], features[8])).backward()
     assert memory.grad is not None
     for name, parameter in backbone.named_parameters():
         assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name
