@@ -12,34 +12,16 @@ weights (3, 3, 0.3, 1 and 1 for the semantic head). What differs:
   classes are as frequent as others.
 """
 
-from collections.abc import Sequence
-
 import torch
-import torch.nn.functional as F
 
-from ..layers.conv_norm import resize_aligned
 from ..structures import Targets
 from .pq_criterion import PQSetCriterion
 from .segments import Segments
-
-VOID = -1
 
 
 class MaXSetCriterion(PQSetCriterion):
     """Losses of one prediction; see :class:`PQSetCriterion`."""
 
-    def semantic_loss(
-        self,
-        logits: torch.Tensor,
-        size: tuple[int, int],
-        segments: Sequence[Segments],
-        targets: Sequence[Targets],
-    ) -> torch.Tensor:
-        """Mean cross entropy over the pixels of each image that belong to a target, over images."""
-        maps = resize_aligned(logits.float(), size).flatten(2)  # (N, K+1, P)
-        values = []
-        for image, segment, target in zip(maps.unbind(), segments, targets, strict=True):
-            classes = torch.cat([target.labels, target.labels.new_tensor([VOID])])[segment.owner]
-            total = F.cross_entropy(image[None], classes[None], ignore_index=VOID, reduction="sum")
-            values.append(total / max(len(segment.inside), 1))
-        return torch.stack(values).mean()
+    def semantic_pixels(self, segments: Segments, targets: Targets) -> torch.Tensor:
+        """All pixels (k,) of one image that belong to a target."""
+        return segments.inside

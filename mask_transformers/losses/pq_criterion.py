@@ -111,7 +111,7 @@ class PQSetCriterion(nn.Module):
                 values = self._layer_losses(prediction, size, segments, matches, targets)
                 losses |= {f"loss_{name}{suffix}": value for name, value in values.items()}
             if semantic_logits is not None:
-                semantic = self.semantic_loss(semantic_logits, size, segments, targets)
+                semantic = self._semantic_loss(semantic_logits, size, segments, targets)
                 losses["loss_semantic"] = self.weights["semantic"] * semantic
         return losses
 
@@ -165,26 +165,21 @@ class PQSetCriterion(nn.Module):
         drawn = resized_values(features.float(), pixels, size)  # (C, k)
         return instance_discrimination_loss(drawn, segments.owner[pixels], self.temperature)
 
-    def semantic_loss(
-        self,
-        logits: torch.Tensor,
-        size: tuple[int, int],
-        segments: Sequence[Segments],
-        targets: Sequence[Targets],
-    ) -> torch.Tensor:
-        """Mean cross entropy over sampled pixels of each image, over images.
-
-        ``logits`` (N, K or K+1, h, w), compared on the grid of ``size``.
-        """
+    def _semantic_loss(self, logits: torch.Tensor, size, segments, targets) -> torch.Tensor:
+        """Mean over the pixels of each image that the head learns from, over images."""
         values = []
         for maps, segment, target in zip(logits.unbind(), segments, targets, strict=True):
-            areas = class_areas(target.labels, segment.areas)
-            pixels = self._sample(segment, areas, self.semantic_exponent)
+            pixels = self.semantic_pixels(segment, target)
             found = resized_values(maps.float(), pixels, size).T  # (k, K)
             wanted = target.labels[segment.owner[pixels]]
             total = F.cross_entropy(found, wanted, reduction="sum")
             values.append(total / max(len(pixels), 1))
         return torch.stack(values).mean()
+
+    def semantic_pixels(self, segments: Segments, targets: Targets) -> torch.Tensor:
+        """Pixels (k,) of one image that the semantic head learns from: a sample by class."""
+        areas = class_areas(targets.labels, segments.areas)
+        return self._sample(segments, areas, self.semantic_exponent)
 
     def _sample(self, segments: Segments, areas: torch.Tensor, exponent: float) -> torch.Tensor:
         """Pixels (k,) that belong to a target, where ``areas`` (n,) are small above all."""
