@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,22 @@ def load_tool():
         return module
 
     return load
+
+
+@pytest.fixture
+def run_tool(load_tool, monkeypatch):
+    """Function from the name of a script in tools/ to a function that runs it with arguments."""
+
+    def of(name):
+        tool = load_tool(name)
+
+        def call(*arguments):
+            monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+            tool.main()
+
+        return call
+
+    return of
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from pathlib import Path
 import yaml
 from cost_reports import System
 from system_costs import (
+    SMALL,
     add_cost_arguments,
     check_cost_arguments,
     cost_columns,
@@ -45,11 +46,7 @@ class Run:
     options: list[str] = field(default_factory=list)
 
 
-_MASK2FORMER = "mask2former/mask2former_small_"
-_MASKFORMER = "maskformer/maskformer_small_"
-_DETR = "detr/detr_small_"
-_KMAX = "kmax/kmax_small_"
-_MAX = "max_deeplab/max_deeplab_small_"
+_MASK2FORMER, _MASKFORMER, _DETR = (SMALL[name] for name in ("Mask2Former", "MaskFormer", "DETR"))
 _BASELINE = "perpixel/perpixel_baseline_"
 _PLAIN = ["MODEL.MASK_TRANSFORMER.TRANSFORMER_DECODER.MASKED", "False"]
 _SOFTMAX = ["MODEL.MASK_TRANSFORMER.TRANSFORMER_DECODER.CROSS_ATTENTION", "softmax"]
@@ -73,11 +70,8 @@ _MASKS_AND_BOXES = [_TASKS, '["instance", "box"]']
 def five_systems(data: str) -> dict[str, Run]:
     """Label → run of every system on the ``data``, the end of a config's name, in order of year."""
     return {
-        "DETR": Run("DETR", _DETR + data, _DETR_TASKS),
-        "MaX-DeepLab": Run("MaX-DeepLab", _MAX + data, _EVERY_TASK),
-        "MaskFormer": Run("MaskFormer", _MASKFORMER + data, _EVERY_TASK),
-        "Mask2Former": Run("Mask2Former", _MASK2FORMER + data, _EVERY_TASK),
-        "kMaX-DeepLab": Run("kMaX-DeepLab", _KMAX + data, _EVERY_TASK),
+        label: Run(label, config + data, _DETR_TASKS if label == "DETR" else _EVERY_TASK)
+        for label, config in SMALL.items()
     }
 
 

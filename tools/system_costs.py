@@ -32,17 +32,19 @@ def _published(config: str, *options: str) -> System:
     return System(config, list(options), "", "", 640, 512, 2)
 
 
+# Label → config of the small model of each system, without the data, in order of year.
+SMALL = {
+    "DETR": "detr/detr_small_",
+    "MaX-DeepLab": "max_deeplab/max_deeplab_small_",
+    "MaskFormer": "maskformer/maskformer_small_",
+    "Mask2Former": "mask2former/mask2former_small_",
+    "kMaX-DeepLab": "kmax/kmax_small_",
+}
 # Everything is trained, and all see images of one size: they are padded by a pixel at most.
 _ANY_SIZE = (f"{ROOT}.PADDED_SIZE", "[]")
 _WHOLE = (f"{ROOT}.MASK_HEAD.FREEZE_DETECTOR", "False")
 PRESETS: dict[str, dict[str, System]] = {
-    "small": {
-        "DETR": System("detr/detr_small_shapes_panoptic"),
-        "MaX-DeepLab": System("max_deeplab/max_deeplab_small_shapes_panoptic"),
-        "MaskFormer": System("maskformer/maskformer_small_shapes_panoptic"),
-        "Mask2Former": System("mask2former/mask2former_small_shapes_panoptic"),
-        "kMaX-DeepLab": System("kmax/kmax_small_shapes_panoptic"),
-    },
+    "small": {label: System(config + "shapes_panoptic") for label, config in SMALL.items()},
     "published": {
         "DETR": _published("detr/detr_R50_coco_panoptic", *_WHOLE),
         "MaX-DeepLab": _published("max_deeplab/max_deeplab_S_coco_panoptic", *_ANY_SIZE),

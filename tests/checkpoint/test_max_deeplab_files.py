@@ -1,7 +1,6 @@
 """Files of MaX-DeepLab of a training with TensorFlow: every way from them to a model."""
 
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -30,15 +29,9 @@ def small_zoo(tiny_config, monkeypatch):
 
 
 @pytest.fixture
-def tool(load_tool, monkeypatch):
-    """Function from arguments of tools/convert_checkpoint.py to nothing."""
-    module = load_tool("convert_checkpoint")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["convert_checkpoint.py", *map(str, arguments)])
-        module.main()
-
-    return run
+def tool(run_tool):
+    """Function (arguments) → nothing; runs tools/convert_checkpoint.py."""
+    return run_tool("convert_checkpoint")
 
 
 @pytest.fixture

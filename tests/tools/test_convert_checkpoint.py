@@ -1,5 +1,4 @@
 import pickle
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,15 +9,9 @@ from mask_transformers.checkpoint import read_state_dict, to_transformers
 
 
 @pytest.fixture
-def run(load_tool, monkeypatch):
+def run(run_tool):
     """Function (arguments) → nothing; runs tools/convert_checkpoint.py."""
-    tool = load_tool("convert_checkpoint")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["convert_checkpoint.py", *map(str, arguments)])
-        tool.main()
-
-    return call
+    return run_tool("convert_checkpoint")
 
 
 @pytest.fixture

@@ -1,19 +1,11 @@
-import sys
-
 import pytest
 import torch
 
 
 @pytest.fixture
-def run(load_tool, monkeypatch):
+def run(run_tool):
     """Function (arguments) → nothing; runs tools/strip_checkpoint.py."""
-    tool = load_tool("strip_checkpoint")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["strip_checkpoint.py", *map(str, arguments)])
-        tool.main()
-
-    return call
+    return run_tool("strip_checkpoint")
 
 
 @pytest.fixture
